@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
@@ -15,7 +14,8 @@ from maotune.data.dataset import Sample
 from maotune.data.images import ImageFile, MemoryImage, Skipped, scan
 from maotune.data.readers import read_unlabelled
 from maotune.learners.zeroshot import ZeroShot
-from maotune.protocols.run import ZEROSHOT, Bench, Listener, Progress, Result, run
+from maotune.mao.plan import ZEROSHOT
+from maotune.protocols.run import Bench, Listener, Progress, Prompts, Result, run
 from maotune.protocols.splits import Test
 from maotune.recipe import Recipe, build_clip, build_learner, choose, load_recipe
 from maotune.train.checkpoint import CheckpointError, load_prompts, restore_prompts, save_prompts
@@ -25,15 +25,6 @@ PROMPTS = "prompts.safetensors"
 """The file of a run's folder that is all there is to deploy."""
 
 Images = str | Path | Image.Image | Iterable[str | Path | Image.Image]
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """What one stage tuned."""
-
-    classes: tuple[str, ...]
-    """That it was tuned on."""
-    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -165,7 +156,7 @@ class Run:
         if not found.kept:
             raise ValueError(f"{dataset.name} has no readable image in its {split} split")
         bench = Bench(self.clip, self.recipe, listen)
-        return bench.score(self.learner(dataset.classes, prompts), Test(dataset.classes, found.kept))
+        return bench.score(self.learner(dataset.classes, prompts), Test(dataset.classes, found.kept)).accuracy
 
     def save(self, path: str | Path) -> Path:
         """Write all there is to deploy to one small file, which ``maotune.load`` reads."""
@@ -232,19 +223,18 @@ def tune_recipe(
     resume: bool = False,
     clip: FrozenCLIP | None = None,
     listen: Listener | None = None,
+    estimates: bool = True,
 ) -> Run:
-    """``tune`` for a recipe that has been read already."""
+    """``tune`` for a recipe that has been read already; ``estimates`` as in ``maotune.protocols.run.run``."""
     clip = clip or build_clip(recipe.clip)
     where = Path(folder) if folder is not None else None
-    result, stages, history = run(recipe, where, clip=clip, resume=resume, listen=listen)
-    prompts = {
-        stage.name: Prompts(stage.classes, record.prompts or {})
-        for stage, record in zip(stages, history.stages, strict=True)
-    }
-    finished = Run(recipe, clip, prompts, result)
+    outcome = run(recipe, where, clip=clip, resume=resume, listen=listen, estimates=estimates)
+    finished = Run(recipe, clip, outcome.prompts, outcome.result)
     if where is not None:
+        where.mkdir(parents=True, exist_ok=True)
         finished.save(where / PROMPTS)
-        result.save(where)
+        outcome.scoring.save(where)
+        outcome.result.save(where)  # the last: where it is, all is
     return finished
 
 

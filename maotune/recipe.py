@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -33,7 +33,18 @@ from maotune.protocols.base_to_new import Split, base_to_new
 from maotune.protocols.splits import Splits
 from maotune.train.fit import FitSettings
 
-SUITES: Mapping[str, tuple[str, ...]] = {"icons-11": icons.SETS}
+
+class Suite(NamedTuple):
+    """Data sets that a table has in common."""
+
+    sets: tuple[str, ...]
+    settings: Mapping[str, Any] = {}
+    """Of the recipe, for ``maotune run``, unless told otherwise: what makes the whole suite affordable."""
+
+
+SUITES: Mapping[str, Suite] = {"icons-11": Suite(icons.SETS, {"data.shots": 8, "epochs": 10})}
+"""By name. icons-11 with half of the shots and epochs: three learners, three seeds and all controls within three hours
+on two cores."""
 
 
 SHORT = {key: f"data.{key}" for key in ("shots", "unlabelled", "classes", "root")}
@@ -128,8 +139,11 @@ class Recipe(Settings):
 
     @property
     def slug(self) -> str:
-        """A folder name that tells what the run is, and differs where any setting does."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """A folder name that tells what the run is, and differs where any setting does.
+
+        A setting at its default does not count, so that the names stay when maotune learns a new one.
+        """
+        content = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         source = re.sub(r"\W+", "-", Path(self.data.source).stem.lower()).strip("-")
         digest = hashlib.sha256(content.encode()).hexdigest()[:6]
         return f"{source}-{self.title}-{self.method}-seed{self.seed}-{digest}"
@@ -340,8 +354,8 @@ def build_splits(recipe: Recipe) -> tuple[Splits, list[Skipped]]:
     return base_to_new(dataset, data.shots, recipe.seed, recipe.mao.unlabelled, data.split), skipped
 
 
-def suite_sets(suite: str) -> tuple[str, ...]:
-    """The data sets of a suite.
+def find_suite(suite: str) -> Suite:
+    """The data sets of a suite, and its settings.
 
     Raises:
         RecipeError: no such suite.

@@ -17,9 +17,10 @@ ALLOWED = {
     "train": {"contract"},
     "recipe": {"contract", "clip", "data", "learners", "mao", "train", "protocols", "api"},  # a teacher is a run
     "protocols": {"contract", "clip", "data", "learners", "mao", "train", "recipe"},
-    "report": {"protocols", "train", "data"},
+    "report": {"protocols", "train", "data", "mao", "recipe", "sweep"},
+    "sweep": {"recipe", "protocols", "api", "train"},
     "api": {"contract", "clip", "data", "learners", "mao", "train", "recipe", "protocols", "report"},
-    "cli": {"recipe", "protocols", "report", "api", "train", "data"},
+    "cli": {"recipe", "protocols", "report", "api", "train", "data", "mao", "sweep"},
     "__init__": {"api", "clip"},
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from maotune.learners import LEARNERS
 from maotune.protocols.run import Plan, run
-from maotune.recipe import Recipe, RecipeError, listings, load_recipe, protocol_of, shipped_recipes, suite_sets
+from maotune.recipe import Recipe, RecipeError, find_suite, listings, load_recipe, protocol_of, shipped_recipes
 from tests.toys import COLOURS, paint_photos, toy_clip
 
 
@@ -28,7 +28,8 @@ def test_a_shipped_recipe_runs_a_step_on_a_toy(name: str, photos: Path) -> None:
     own = {"data.source": str(photos), "protocol": "base-to-new"}
     recipe = load_recipe(name, small | own)
     told: list[Any] = []
-    result, _, history = run(recipe, clip=toy_clip(), listen=told.append)
+    outcome = run(recipe, clip=toy_clip(), listen=told.append)
+    result, history = outcome.result, outcome.history
     (plan,) = (event for event in told if isinstance(event, Plan))
     assert plan.updates == 1
     assert 0 < plan.estimate.tuning < 60
@@ -131,8 +132,8 @@ def test_the_protocol_goes_by_the_data() -> None:
 
 
 def test_the_suite_is_the_eleven_shipped_sets() -> None:
-    assert len(suite_sets("icons-11")) == 11
-    assert all(name.startswith("icons-") for name in suite_sets("icons-11"))
+    assert len(find_suite("icons-11").sets) == 11
+    assert all(name.startswith("icons-") for name in find_suite("icons-11").sets)
 
 
 def test_settings_are_listed_with_meaning_and_default() -> None:

@@ -26,6 +26,9 @@ from maotune.mao.hard_negatives import (
 )
 from maotune.mao.pseudo_labels import PseudoLabels, pseudo_labels
 
+ZEROSHOT = "zeroshot"
+"""What stands for zero-shot CLIP where a stage or a method is named: prompts that nobody tuned."""
+
 
 @dataclass(frozen=True, slots=True)
 class MaoSettings:
@@ -103,8 +106,8 @@ class Task:
     seed: int = 1
     cache: Path | None = None
     """A folder for hard-negative tables."""
-    on_pseudo_labels: Callable[[dict[str, float]], None] = lambda report: None
-    """Told how good the pseudo-labels are, when they have been made."""
+    on_pseudo_labels: Callable[[PseudoLabels], None] = lambda made: None
+    """Told the pseudo-labels of the pool's images, when they have been made."""
 
 
 def plan(method: str, task: Task, settings: MaoSettings) -> list[Stage]:
@@ -203,7 +206,7 @@ class _Stages:
         made = pseudo_labels(labeler, batches.epoch(0))
         if each:
             made = PseudoLabels(made.labels.view(count, -1), made.confidence.view(count, -1), made.classes)
-        task.on_pseudo_labels(made.report(pool.true_labels))
+        task.on_pseudo_labels(made)
         top = settings.top_per_class
         return made.labels, torch.arange(count) if top is None else made.most_confident(top)
 
@@ -246,6 +249,7 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+    ZEROSHOT: Method("zero-shot CLIP: nothing is tuned", lambda s: []),
     "plain": Method("the learner as published", lambda s: [s.plain()]),
     "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), s.new()]),
     "step-matched": Method(

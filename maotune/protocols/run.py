@@ -3,11 +3,9 @@
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,15 @@ from maotune.data.batches import PixelSource, SampleBatches, Sampler, Sequential
 from maotune.data.dataset import Sample
 from maotune.data.transforms import TestView, TrainView
 from maotune.learners.zeroshot import ZeroShot
-from maotune.mao.plan import Task, plan
+from maotune.mao.plan import ZEROSHOT, Task, plan
+from maotune.mao.pseudo_labels import PseudoLabels
+from maotune.protocols.environment import environment
 from maotune.protocols.estimate import Estimate, estimate
+from maotune.protocols.scoring import Scoring
 from maotune.protocols.splits import Splits, Test
 from maotune.recipe import Recipe, build_learner, build_splits, protocol_of, templates_of
 from maotune.train.checkpoint import CheckpointError, restore_prompts
-from maotune.train.evaluate import evaluate, harmonic_mean
+from maotune.train.evaluate import Evaluation, evaluate, harmonic_mean
 from maotune.train.fit import fit
 from maotune.train.history import Event, History
 
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 """The file of a run's folder that says what came out."""
-ZEROSHOT = "zeroshot"
-"""What stands for zero-shot CLIP where a stage or a method is named: prompts that nobody tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +134,26 @@ class Result:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What one stage tuned."""
+
+    classes: tuple[str, ...]
+    """That it was tuned on."""
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run leaves."""
+
+    result: Result
+    prompts: Mapping[str, Prompts]
+    """By stage; for zero-shot CLIP, of which there is none, without tensors under its name."""
+    scoring: Scoring
+    history: History
+
+
 @dataclass
 class Bench:
     """What runs share: the frozen model, the feature bank, and how images become batches."""
@@ -174,12 +193,12 @@ class Bench:
         labels = torch.tensor([sample.label for sample in samples])
         return self.make_batches(samples, labels, sampler, training=False)(learner)
 
-    def score(self, learner: AbstractLearner, test: Test) -> float:
-        """Accuracy in percent on ``test``; the learner is left bound to its classes."""
+    def score(self, learner: AbstractLearner, test: Test) -> Evaluation:
+        """Classify the images of ``test``; the learner is left bound to its classes."""
         learner.bind(test.classes)
         batches = self.test_batches(learner, test.samples)
         progress = self._progress("scoring")
-        return evaluate(learner, batches, lambda done: progress(done, len(test.samples))).accuracy
+        return evaluate(learner, batches, lambda done: progress(done, len(test.samples)))
 
     def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listen(Progress(what, done, total))
@@ -192,7 +211,8 @@ def run(
     clip: FrozenCLIP,
     resume: bool = False,
     listen: Listener | None = None,
-) -> tuple[Result, list[Stage], History]:
+    estimates: bool = True,
+) -> Outcome:
     """Tune as ``recipe`` says and score.
 
     Args:
@@ -200,8 +220,8 @@ def run(
         folder: for prompts, checkpoints and ``result.json``; None: nothing is written.
         clip: the frozen model that ``recipe.clip`` names.
         resume: go on with what is in the folder.
-        listen: hears of the plan (with what it will cost, which is measured only for a listener), of stages, steps and
-            progress.
+        listen: hears of the plan, of stages, steps and progress.
+        estimates: measure what the run will cost before it begins, and tell the listener the plan.
 
     Raises:
         ValueError: data, recipe and folder do not fit together; the message says how.
@@ -212,10 +232,10 @@ def run(
     splits, skipped = build_splits(recipe)
     torch.manual_seed(recipe.seed)
     learner = build_learner(recipe, clip, splits.classes)
-    quality: dict[str, float] = {}
-    stages = plan(recipe.method, task(recipe, bench, splits, quality.update), recipe.mao)
+    labelled: list[PseudoLabels] = []
+    stages = plan(recipe.method, task(recipe, bench, splits, labelled.append), recipe.mao)
     uses_bank = learner.uses_frozen_features and not learner.tunes_image_tower
-    if listen:
+    if listen and stages and estimates:
         listen(
             Plan(
                 stages=stages,
@@ -227,24 +247,31 @@ def run(
                 estimate=estimate(bench, learner, stages, splits),
             )
         )
-    history = fit(
-        learner,
-        stages,
-        recipe.train,
-        folder=folder,
-        resume=resume,
-        seed=recipe.seed,
-        scale_loss=clip.dtype == torch.float16,
-        metadata={"recipe": recipe.model_dump(mode="json"), "clip": clip.fingerprint},
-        on_event=bench.listen,
-    )
-    accuracies = []
+    history = History()
+    if stages:
+        history = fit(
+            learner,
+            stages,
+            recipe.train,
+            folder=folder,
+            resume=resume,
+            seed=recipe.seed,
+            scale_loss=clip.dtype == torch.float16,
+            metadata={"recipe": recipe.model_dump(mode="json"), "clip": clip.fingerprint},
+            on_event=bench.listen,
+        )
+    scored: dict[str, dict[str, Evaluation]] = {}
     for record in history.stages:
         learner.bind(splits.classes)
         restore_prompts(learner, record.prompts or {})
-        accuracies.append({name: bench.score(learner, test) for name, test in splits.tests.items()})
+        scored[record.name] = {name: bench.score(learner, test) for name, test in splits.tests.items()}
     zeroshot = ZeroShot(clip, splits.classes, templates=templates_of(recipe, splits.templates))
-    baseline = {name: bench.score(zeroshot, test) for name, test in splits.tests.items()}
+    scored[ZEROSHOT] = {name: bench.score(zeroshot, test) for name, test in splits.tests.items()}
+    accuracies = {
+        prompts: {name: evaluation.accuracy for name, evaluation in of_tests.items()}
+        for prompts, of_tests in scored.items()
+    }
+    made = labelled[-1] if labelled else None
     result = Result(
         dataset=splits.name,
         protocol=protocol_of(recipe),
@@ -252,8 +279,8 @@ def run(
         method=recipe.method,
         seed=recipe.seed,
         shots=recipe.data.shots,
-        **_choose([record.name for record in history.stages], accuracies, baseline),
-        zeroshot=with_mean(baseline),
+        **_choose(accuracies),
+        zeroshot=with_mean(accuracies[ZEROSHOT]),
         stages=[
             {
                 "name": record.name,
@@ -261,23 +288,29 @@ def run(
                 "images": record.images,
                 "seconds": record.seconds,
                 "losses": [epoch.losses for epoch in record.epochs],
-                "accuracy": with_mean(accuracy),
+                "accuracy": with_mean(accuracies[record.name]),
             }
-            for record, accuracy in zip(history.stages, accuracies, strict=True)
+            for record in history.stages
         ],
-        pseudo_labels=quality or None,
+        pseudo_labels=made.report(splits.unlabelled.true_labels) if made and splits.unlabelled else None,
         skipped=[{"name": image.name, "reason": image.reason} for image in skipped],
         templates=list(zeroshot.templates),
-        parameters=sum(parameter.numel() for parameter in learner.parameters()),
+        parameters=sum(parameter.numel() for parameter in learner.parameters()) if stages else 0,
         peak_memory=history.peak_memory,
         seconds=time.monotonic() - start,
         environment=environment(clip, splits),
         recipe=recipe.model_dump(mode="json"),
     )
-    return result, stages, history
+    prompts = {
+        stage.name: Prompts(stage.classes, record.prompts or {})
+        for stage, record in zip(stages, history.stages, strict=True)
+    }
+    known = splits.new_classes or splits.classes if protocol_of(recipe) == "adapt" else splits.classes
+    nothing = {ZEROSHOT: Prompts(known, {})}
+    return Outcome(result, prompts or nothing, Scoring.of(splits, scored, made), history)
 
 
-def task(recipe: Recipe, bench: Bench, splits: Splits, on_pseudo_labels: Callable[[dict[str, float]], None]) -> Task:
+def task(recipe: Recipe, bench: Bench, splits: Splits, on_pseudo_labels: Callable[[PseudoLabels], None]) -> Task:
     """The data and means of a run in MAO's terms."""
     return Task(
         classes=splits.classes,
@@ -304,36 +337,21 @@ def with_mean(accuracy: Mapping[str, float]) -> dict[str, float]:
     return dict(accuracy)
 
 
-def _choose(
-    stages: Sequence[str], accuracies: Sequence[Mapping[str, float]], zeroshot: Mapping[str, float]
-) -> dict[str, dict[str, Any]]:
+def _choose(accuracies: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     """Which prompts score what.
 
     Base-to-new: base classes by the prompts of the first stage, new classes by those of the last (the paper's Tables 4
     and 8). Adapt: all by those that are best on the validation images, zero-shot CLIP's among them, so that tuning
     never makes it worse there; without validation images, by the last.
     """
-    if "base" in zeroshot:
-        first, last = accuracies[0], accuracies[-1]
-        scores = with_mean({"base": first["base"], "new": last["new"]})
-        return {"scores": scores, "scored_with": {"base": stages[0], "new": stages[-1]}}
-    named = {**dict(zip(stages, accuracies, strict=True)), ZEROSHOT: zeroshot}
-    if "val" not in zeroshot:
+    *stages, zeroshot = accuracies  # in their order
+    stages = stages or [zeroshot]
+    if "base" in accuracies[zeroshot]:
+        first, last = stages[0], stages[-1]
+        scores = with_mean({"base": accuracies[first]["base"], "new": accuracies[last]["new"]})
+        return {"scores": scores, "scored_with": {"base": first, "new": last}}
+    validated = "val" in accuracies[zeroshot]
+    if not validated:
         log.warning("no validation images: the tuned prompts are used without knowing whether zero-shot CLIP is better")
-    best = max(reversed(named), key=lambda name: named[name]["val"]) if "val" in zeroshot else stages[-1]
-    return {"scores": dict(named[best]), "scored_with": dict.fromkeys(zeroshot or ("any",), best)}
-
-
-def environment(clip: FrozenCLIP, splits: Splits) -> dict[str, Any]:
-    """What a result depends on beside the recipe."""
-    return {
-        "maotune": version("maotune"),
-        "torch": torch.__version__,
-        "transformers": version("transformers"),
-        "python": platform.python_version(),
-        "machine": platform.processor() or platform.machine(),
-        "device": str(clip.device),
-        "threads": torch.get_num_threads(),
-        "clip": {"name": clip.name, "fingerprint": clip.fingerprint, "dtype": str(clip.dtype).removeprefix("torch.")},
-        "data": {"base_classes": len(splits.classes), "new_classes": len(splits.new_classes)},
-    }
+    best = max(reversed([*accuracies]), key=lambda name: accuracies[name]["val"]) if validated else stages[-1]
+    return {"scores": dict(accuracies[best]), "scored_with": dict.fromkeys(accuracies[zeroshot] or ("any",), best)}

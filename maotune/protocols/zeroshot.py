@@ -43,5 +43,5 @@ def score_zeroshot(
             raise ValueError(f"{part.name} has no {split} image to score")
     bench = Bench(clip, recipe, listen)
     learner = ZeroShot(clip, dataset.classes, templates=templates_of(recipe, dataset.templates))
-    scores = [bench.score(learner, Test(part.classes, getattr(part, split))) for part in (dataset, base, new)]
+    scores = [bench.score(learner, Test(part.classes, getattr(part, split))).accuracy for part in (dataset, base, new)]
     return ZeroShotScores(dataset.name, len(dataset.classes), len(getattr(dataset, split)), *scores)

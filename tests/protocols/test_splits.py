@@ -131,19 +131,18 @@ def test_adapt_never_chooses_prompts_below_zeroshot_on_validation(
     tests = {
         name: {"val": val, "test": 100 - val} for name, val in {"base": base, "new": new, "zeroshot": zeroshot}.items()
     }
-    made = _choose(["base", "new"], [tests["base"], tests["new"]], tests["zeroshot"])
+    made = _choose(tests)
     assert made == {"scores": tests[chosen], "scored_with": {"val": chosen, "test": chosen}}, "test has no say"
 
 
 def test_without_validation_images_the_last_prompts_are_used_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    made = _choose(["base", "new"], [{"test": 60.0}, {"test": 50.0}], {"test": 70.0})
+    made = _choose({"base": {"test": 60.0}, "new": {"test": 50.0}, "zeroshot": {"test": 70.0}})
     assert made["scored_with"] == {"test": "new"}
     assert "no validation images" in caplog.text
 
 
 def test_base_classes_are_scored_with_the_base_stage_and_new_ones_with_the_new_stage() -> None:
-    made = _choose(
-        ["base", "new"], [{"base": 80.0, "new": 10.0}, {"base": 20.0, "new": 40.0}], {"base": 1.0, "new": 1.0}
-    )
+    stages = {"base": {"base": 80.0, "new": 10.0}, "new": {"base": 20.0, "new": 40.0}}
+    made = _choose({**stages, "zeroshot": {"base": 1.0, "new": 1.0}})
     assert made["scored_with"] == {"base": "base", "new": "new"}
     assert made["scores"] == {"base": 80.0, "new": 40.0, "h": pytest.approx(2 * 80 * 40 / 120)}

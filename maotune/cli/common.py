@@ -1,0 +1,81 @@
+"""What all commands share: the application, the consoles, common options, progress bars, JSON on stdout."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from maotune.protocols.run import Listener
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Tune the prompts of a frozen CLIP with a handful of images. MAO improves any prompt learner in two stages.",
+)
+
+out = Console()
+err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; all else goes to stderr.")]
+Root = Annotated[Path | None, typer.Option(help="Where the data set is looked for (CoOp's layout, tables).")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the recipe, with dotted keys: learner.context_length=4"),
+]
+
+
+def each(key: str, values: str | None) -> list[dict[str, str]]:
+    """Settings for each of the values of an option that takes several; one without it where none is given."""
+    return [{key: value} for value in values.split(",") if value] if values else [{}]
+
+
+@contextmanager
+def progress() -> "Iterator[Listener]":
+    """Progress bars on stderr for what a run tells of itself."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from maotune.protocols import run as told
+    from maotune.train import history
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+        batches: dict[str, int] = {}
+
+        def bar(name: str, total: int, done: int = 0) -> Any:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total, completed=done, note="")
+            return tasks[name]
+
+        def listen(event: Any) -> None:
+            if isinstance(event, told.Progress):
+                bars.update(bar(event.what, event.total), completed=event.done, total=event.total)
+            elif isinstance(event, told.Plan):
+                bars.console.print(str(event), markup=False, highlight=False, soft_wrap=True)
+            elif isinstance(event, history.StageStarted):
+                batches[event.stage] = event.batches
+                bar(f"stage {event.stage}", event.epochs * event.batches, event.done)
+            elif isinstance(event, history.StepDone):
+                note = f"loss {sum(event.losses.values()):.3f}"
+                done = event.epoch * batches[event.stage] + event.step
+                bars.update(tasks[f"stage {event.stage}"], completed=done, note=note)
+
+        yield listen
+
+
+def print_json(document: Any) -> None:
+    """The one document that ``--json`` promises."""
+    sys.stdout.write(json.dumps(document, indent=1, default=str, allow_nan=False) + "\n")

@@ -1,0 +1,54 @@
+"""Results of runs on the terminal."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich import box
+from rich.table import Table
+
+from maotune.cli.common import err, out, print_json
+
+if TYPE_CHECKING:
+    from maotune.protocols.run import Result
+
+
+def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:
+    """A table for each data set, and in words what MAO did; or all of it as JSON."""
+    from maotune.mao.plan import ZEROSHOT
+    from maotune.report.summary import summarise, verdicts
+
+    rows = summarise(results)
+    if as_json:
+        runs = [{"folder": str(where), **asdict(result)} for where, result in zip(folders, results, strict=True)]
+        print_json({"rows": [asdict(row) for row in rows], "runs": runs})
+        return
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        of_set = [row for row in rows if row.dataset == dataset]
+        tests = list(of_set[0].scores)
+        title = f"{dataset}: accuracy in %, {_seeds(of_set[-1].seeds)}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
+        for column in ("method", *tests, "updates", "seconds"):
+            justify: Literal["left", "right"] = "left" if column == "method" else "right"
+            table.add_column("H" if column == "h" else column, justify=justify, no_wrap=True)
+        for row in of_set:
+            cost = [f"{row.updates:.0f}", f"{row.seconds:.1f}"] if row.updates else ["", ""]
+            name = f"{row.learner or 'CLIP'} {row.method}"
+            table.add_row(name, *(str(row.scores[test]) for test in tests), *cost)
+        out.print(table)
+    if left := max(len(result.skipped) for result in results):
+        err.print(f"{left} images cannot be read and were left out: result.json and --json list them", markup=False)
+    for result in results:
+        if result.method != ZEROSHOT and set(result.scored_with.values()) == {ZEROSHOT}:
+            out.print(
+                f"{result.dataset}, {result.learner} {result.method}, seed {result.seed}: no tuned prompts are better "
+                "than zero-shot CLIP on the validation images, so this run predicts with zero-shot CLIP.",
+                markup=False,
+                highlight=False,
+            )
+    for sentence in verdicts(rows):
+        out.print(sentence, markup=False, highlight=False)
+
+
+def _seeds(seeds: tuple[int, ...]) -> str:
+    return f"mean ± std over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"

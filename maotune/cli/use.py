@@ -1,0 +1,173 @@
+"""Zero-shot CLIP, tuned prompts at work, and what there is to choose from."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from maotune.cli.common import AsJson, Root, app, err, out, print_json, progress
+from maotune.cli.results import show_results
+
+if TYPE_CHECKING:
+    from maotune.api import Run
+    from maotune.protocols.zeroshot import ZeroShotScores
+
+
+@app.command()
+def zeroshot(
+    data: Annotated[str | None, typer.Option(help="Data sets: a,b or a b. Default: all of the suite.")] = None,
+    suite: Annotated[str, typer.Option(help="A suite of data sets.")] = "icons-11",
+    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    templates: Annotated[str, typer.Option(help="dataset, ensemble, or a text with {} for the class.")] = "dataset",
+    clip: Annotated[str, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = "iconclip",
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score zero-shot CLIP: on all classes of a data set, on its base half and on its new half."""
+    from maotune.protocols.zeroshot import score_zeroshot
+    from maotune.recipe import build_clip, choose, find_suite, load_recipe
+
+    choose("split", split, ("train", "val", "test"))
+    sources = data.split(",") if data else find_suite(suite).sets
+    given = {"templates": templates, "clip.source": clip, "data.root": root}
+    recipes = [load_recipe(None, {**given, "data.source": one}) for one in sources]
+    model = build_clip(recipes[0].clip)
+    with progress() as listen:
+        rows = [score_zeroshot(recipe, model, split, listen) for recipe in recipes]
+    mean = score_mean(rows)
+    if as_json:
+        entries = [{**asdict(row), "h": row.h} for row in rows]
+        print_json({"split": split, "templates": templates, "clip": clip, "rows": entries, "mean": mean})
+        return
+    table = Table(title=f"zero-shot {clip}, {split} images: accuracy in %", title_justify="left")
+    for column in ("data set", "classes", "images", "all", "base", "new", "H", "chance"):
+        table.add_column(column, justify="left" if column == "data set" else "right")
+    for row in rows:
+        scores = (f"{value:.2f}" for value in (row.all, row.base, row.new, row.h, 100 / row.classes))
+        table.add_row(row.dataset, str(row.classes), str(row.images), *scores)
+    if len(rows) > 1:
+        table.add_section()
+        table.add_row("mean", "", "", *(f"{value:.2f}" for value in mean.values()))
+    out.print(table)
+
+
+def score_mean(rows: "list[ZeroShotScores]") -> dict[str, float]:
+    """Means of all, base, new over data sets; ``h`` is the H of the two means."""
+    from maotune.train.evaluate import harmonic_mean
+
+    every, base, new = (sum(getattr(row, name) for row in rows) / len(rows) for name in ("all", "base", "new"))
+    return {"all": every, "base": base, "new": new, "h": harmonic_mean(base, new)}
+
+
+RunPath = Annotated[Path, typer.Argument(help="The folder of a run, or its prompts.safetensors.")]
+ClipOf = Annotated[str | None, typer.Option(help="The CLIP that it was tuned on, if it is not where it was.")]
+PromptsOf = Annotated[str, typer.Option(help="A stage's (base, new, plain), zeroshot, or auto.")]
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    data: Annotated[str | None, typer.Option(help="A data set to score on; default: the run's own result.")] = None,
+    prompts: PromptsOf = "auto",
+    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    classes: Annotated[Path | None, typer.Option(help="A text file of class names (own data).")] = None,
+    root: Root = None,
+    clip: ClipOf = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score tuned prompts, on the data set of the run or on another one, over all of its classes."""
+    loaded = _load(run, clip)
+    if data is None and prompts == "auto" and split == "test":
+        show_results([loaded.result], as_json, [run])
+        return
+    source = data or loaded.recipe.data.source
+    with progress() as listen:
+        accuracy = loaded.evaluate(source, root=root, classes=classes, prompts=prompts, split=split, listen=listen)
+    if as_json:
+        print_json({"run": str(run), "data": source, "split": split, "prompts": prompts, "accuracy": accuracy})
+    else:
+        out.print(f"{source}, {split}: {accuracy:.2f} % with prompts {prompts}")
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders of them.")],
+    classes: Annotated[str | None, typer.Option(help="Other class names: a text file, or a,b,c.")] = None,
+    prompts: PromptsOf = "auto",
+    top_k: Annotated[int, typer.Option(min=1, help="Classes an image.")] = 1,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    clip: ClipOf = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images with tuned prompts, among the classes tuned on or any others."""
+    names = None
+    if classes is not None:
+        from maotune.data.readers import read_class_names
+
+        given = [name.strip() for name in classes.split(",") if name.strip()]
+        names = [*read_class_names(Path(classes)).values()] if Path(classes).is_file() else given
+    loaded = _load(run, clip)
+    with progress() as listen:
+        found = loaded.predict(images, names, top_k=top_k, prompts=prompts, strict=strict, listen=listen)
+    if as_json:
+        print_json(
+            {
+                "prompts": found.prompts,
+                "images": [
+                    {"image": name, "classes": [{"class": c, "probability": p} for c, p in best]}
+                    for name, best in found
+                ],
+                "skipped": [{"image": image.name, "reason": image.reason} for image in found.skipped],
+            }
+        )
+        return
+    for name, best in found:  # not by rich, which turns tabs into spaces
+        typer.echo("\t".join([name, *(f"{of} {probability:.3f}" for of, probability in best)]))
+    for image in found.skipped:
+        err.print(f"left out: {image.reason}", markup=False)
+
+
+def _load(path: Path, clip: str | None) -> "Run":
+    import maotune
+
+    return maotune.load(path, clip=None if clip is None else maotune.load_clip(clip))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="learners, methods, data, recipes or settings.")],
+    as_json: AsJson = False,
+) -> None:
+    """List what there is to choose from."""
+    from maotune.recipe import choose, listings
+
+    of = listings()
+    entries = of[choose("list", what, of)]()
+    if as_json:
+        print_json(entries)
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    for name, summary in entries.items():
+        table.add_row(name, escape(summary))
+    out.print(table)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all kept features.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show, or clear, the feature bank on disk."""
+    from maotune.data.bank import cache_size, clear_cache, default_folder
+
+    folder = default_folder()
+    size = clear_cache(folder) if clear else cache_size(folder)
+    if as_json:
+        print_json({"folder": str(folder), "cleared": clear, "shards": size.shards, "bytes": size.bytes})
+    else:
+        out.print(f"{'deleted from' if clear else 'in'} {folder}: {size.shards} files, {size.bytes / 1e6:.1f} MB")

@@ -1,0 +1,62 @@
+"""What a result depends on beside its recipe."""
+
+import functools
+import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import maotune
+from maotune.clip import FrozenCLIP
+from maotune.protocols.splits import Splits
+
+
+def environment(clip: FrozenCLIP, splits: Splits) -> dict[str, Any]:
+    """Versions, the commit of the code, the machine, and what the model and the data are, as JSON can hold them."""
+    return {
+        "maotune": version("maotune"),
+        "git": commit(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+        "machine": platform.processor() or platform.machine(),
+        "device": str(clip.device),
+        "threads": torch.get_num_threads(),
+        "clip": {"name": clip.name, "fingerprint": clip.fingerprint, "dtype": str(clip.dtype).removeprefix("torch.")},
+        "data": {
+            "base_classes": len(splits.classes),
+            "new_classes": len(splits.new_classes),
+            "fingerprint": splits.fingerprint(),
+        },
+    }
+
+
+@functools.cache
+def commit() -> dict[str, Any] | None:
+    """``commit`` of maotune's own code and whether it was ``changed`` since; None where neither a checkout nor pip
+    knows."""
+    package = Path(maotune.__file__).parent
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None:  # not just somebody's checkout around
+        head, changed = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
+        return {"commit": head, "changed": bool(changed)} if head else None
+    try:
+        installed = json.loads(distribution("maotune").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return None
+    found = installed.get("vcs_info", {}).get("commit_id")
+    return {"commit": found, "changed": False} if found else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git answers in ``folder``; None where it cannot."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip()

@@ -1,0 +1,125 @@
+"""What a sweep consists of, on disk: a manifest, and a folder for each trial."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maotune.protocols.run import RESULT, Result
+from maotune.protocols.scoring import Scoring
+from maotune.recipe import Recipe
+from maotune.train.checkpoint import CheckpointError
+
+MANIFEST = "sweep.json"
+RECIPE = "recipe.json"
+"""What a trial shall run, in its folder."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep. Its folder's name tells all settings apart, so the same run is never done twice."""
+
+    folder: Path
+    experiment: str
+    """The name of the table or figure that it belongs to."""
+    variant: str
+    """Which of its variants; empty where there is one only."""
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.folder.name
+
+    def result(self) -> Result | None:
+        """What came out; None before it is finished."""
+        return Result.find(self.folder)
+
+    def scoring(self) -> Scoring | None:
+        """What was taken for what; None before it is finished."""
+        return Scoring.find(self.folder)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The trials of a folder, and the commands that asked for them."""
+
+    folder: Path
+    trials: Sequence[Trial]
+    commands: Sequence[str] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Sweep":
+        """The sweep in ``folder``; runs of ``maotune train`` in it count as one, too.
+
+        Raises:
+            CheckpointError: there is neither, or the manifest cannot be read.
+        """
+        manifest = folder / MANIFEST
+        if not manifest.exists():
+            trials = tuple(_found(folder))
+            if not trials:
+                raise CheckpointError(
+                    f"{folder} holds no {MANIFEST} and no finished run: give the folder of `maotune run` or "
+                    "`maotune train`"
+                )
+            return cls(folder, trials)
+        try:
+            tree = json.loads(manifest.read_text(encoding="utf-8"))
+            trials = tuple(
+                Trial(folder / entry["name"], entry["experiment"], entry["variant"], Recipe(**entry["recipe"]))
+                for entry in tree["trials"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{manifest} was not written by this version of maotune ({error}): choose another folder, or move it"
+            ) from error
+        return cls(folder, trials, tuple(tree["commands"]))
+
+    def extended(self, trials: Iterable[Trial], command: str) -> "Sweep":
+        """With more trials after its own; those that it has already are not added again."""
+        known = {(trial.experiment, trial.variant, trial.name) for trial in self.trials}
+        added = [trial for trial in trials if (trial.experiment, trial.variant, trial.name) not in known]
+        return Sweep(
+            self.folder, (*self.trials, *added), tuple(dict.fromkeys((*self.commands, *([command] if command else ()))))
+        )
+
+    def save(self) -> None:
+        """Write the manifest and the recipe of every trial; what stands there already is left.
+
+        Raises:
+            CheckpointError: a folder holds another run, of the same name.
+        """
+        entries: list[dict[str, Any]] = []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for trial in self.trials:
+            tree = trial.recipe.model_dump(mode="json")
+            about = {"name": trial.name, "experiment": trial.experiment, "variant": trial.variant}
+            entries.append({**about, "recipe": tree})
+            trial.folder.mkdir(exist_ok=True)
+            _write_once(trial.folder / RECIPE, trial.recipe)
+        _write(self.folder / MANIFEST, {"commands": list(self.commands), "trials": entries})
+
+
+def _found(folder: Path) -> Iterable[Trial]:
+    """Finished runs in ``folder`` itself and directly below."""
+    for path in sorted([*folder.glob(RESULT), *folder.glob(f"*/{RESULT}")]):
+        result = Result.find(path.parent)
+        if result is not None:
+            recipe = Recipe.model_validate(result.recipe)
+            yield Trial(path.parent, result.protocol, "", recipe)
+
+
+def _write_once(path: Path, recipe: Recipe) -> None:
+    if not path.exists():
+        _write(path, recipe.model_dump(mode="json"))
+    elif Recipe.model_validate_json(path.read_text(encoding="utf-8")) != recipe:
+        raise CheckpointError(f"{path} holds other settings than those asked for now: choose another folder")
+
+
+def _write(path: Path, tree: Any) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
