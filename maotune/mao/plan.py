@@ -67,6 +67,45 @@ class MaoSettings:
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}: give a learning rate above 0 (the paper's is 0.0035)")
 
+    def b_and_k(self, classes: int) -> tuple[int, int]:
+        """Query images a batch, and classes a query, over so many base classes."""
+        b, k = default_b_k(classes)
+        return self.b or b, self.k or k
+
+
+def hard_draws(
+    classes: Sequence[str],
+    shots: Sequence[Sample],
+    train: Sequence[Sample],
+    settings: MaoSettings,
+    *,
+    views: int,
+    seed: int,
+    cache: Path | None = None,
+) -> tuple[list[Sample], HardNegativeSampler]:
+    """The images that MAO's base stage draws from, and how it draws (Eq. 4).
+
+    Args:
+        classes: the base classes.
+        shots: their few labelled images, which are the queries.
+        train: the whole training split, for ``pool: train``.
+        settings: of MAO.
+        views: augmented views of each image.
+        seed: of the draws.
+        cache: a folder for hard-negative tables.
+    """
+    b, k = settings.b_and_k(len(classes))
+    samples = list(shots)
+    if settings.pool == "train":
+        few = {sample.image.name for sample in samples}
+        samples += [sample for sample in train if sample.image.name not in few]
+    width = table_width(len(classes), b, k, settings.fill)
+    table = hard_negatives(classes, width, underscores=settings.underscores, cache=cache)
+    sampler = HardNegativeSampler(
+        _labels(samples), table, b=b, k=k, views=views, seed=seed, fill=settings.fill, queries=range(len(shots))
+    )
+    return samples, sampler
+
 
 class MakeBatches(Protocol):
     """Turns draws into batches, of what the learner looks at: features from the bank, pixels, or both."""
@@ -126,8 +165,7 @@ class _Stages:
 
     def __init__(self, task: Task, settings: MaoSettings) -> None:
         self.task, self.settings = task, settings
-        b, k = default_b_k(len(task.classes))
-        self.b, self.k = settings.b or b, settings.k or k
+        self.b, self.k = settings.b_and_k(len(task.classes))
         self.base_epochs = math.ceil(task.epochs / 2) if task.new_classes else task.epochs
         self.new_epochs = task.epochs - self.base_epochs
 
@@ -147,22 +185,10 @@ class _Stages:
     def base(self, *, hard: bool = True, candidates: bool = True) -> Stage:
         """Hard-negative batches and candidate cross-entropy (Eq. 4 to 6), or without one of the two."""
         task, settings = self.task, self.settings
-        samples = list(task.shots)
-        if settings.pool == "train":
-            few = {sample.image.name for sample in samples}
-            samples += [sample for sample in task.train if sample.image.name not in few]
 
         def batches(learner: AbstractLearner) -> Batches:
-            width = table_width(len(task.classes), self.b, self.k, settings.fill)
-            sampler = HardNegativeSampler(
-                _labels(samples),
-                hard_negatives(task.classes, width, underscores=settings.underscores, cache=task.cache),
-                b=self.b,
-                k=self.k,
-                views=task.views,
-                seed=task.seed,
-                fill=settings.fill,
-                queries=range(len(task.shots)),
+            samples, sampler = hard_draws(
+                task.classes, task.shots, task.train, settings, views=task.views, seed=task.seed, cache=task.cache
             )
             drawn = sampler if hard else RandomCandidateSampler(sampler)
             return task.make_batches(samples, _labels(samples), drawn, training=True)(learner)
