@@ -75,7 +75,7 @@ class Run:
             classes: any names, also ones never tuned on.
             prompts: a stage of ``stages``, ``zeroshot``, or ``auto``: in the protocol adapt those that scored best on
                 validation images; in base-to-new those of the first stage where all of ``classes`` were tuned on there,
-                else those of the last.
+                else, as in the other protocols, those of the last.
 
         Raises:
             RecipeError: no such prompts. ValueError: a class name that does not fit.
@@ -178,9 +178,9 @@ class Run:
 
     def _choose(self, classes: Sequence[str]) -> str:
         scored = self.result.scored_with
-        if self.result.protocol == "adapt":
-            return next(iter(scored.values()))
-        return scored["base"] if {*classes} <= {*self.classes} else scored["new"]
+        if {"base", "new"} <= scored.keys():
+            return scored["base"] if {*classes} <= {*self.classes} else scored["new"]
+        return next(iter(scored.values()))
 
 
 def tune(
@@ -229,7 +229,7 @@ def tune_recipe(
     clip = clip or build_clip(recipe.clip)
     where = Path(folder) if folder is not None else None
     outcome = run(recipe, where, clip=clip, resume=resume, listen=listen, estimates=estimates)
-    finished = Run(recipe, clip, outcome.prompts, outcome.result)
+    finished = Run(outcome.recipe, clip, outcome.prompts, outcome.result)
     if where is not None:
         where.mkdir(parents=True, exist_ok=True)
         finished.save(where / PROMPTS)

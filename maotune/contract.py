@@ -75,7 +75,7 @@ class AbstractLearner(nn.Module, ABC):
 
     Built as ``Learner(clip, classes, *, settings...)``, which binds ``classes``; ``bind`` turns to others later.
     ``parameters()`` and ``state_dict()`` hold what is tuned and nothing else. The frozen CLIP is a plain attribute.
-    The flags below are set by the class (by the instance only where a learner holds a learner).
+    The flags below are set by the class (by the instance where a setting, or a learner that it holds, decides).
     """
 
     tunes_image_tower: bool = False
@@ -86,6 +86,8 @@ class AbstractLearner(nn.Module, ABC):
     """Whether a loss term beside the cross-entropy runs over all bound classes, so that all must be encoded."""
     text_depends_on_image: bool = False
     """Whether ``text_features`` needs the image features (CoCoOp)."""
+    uses_labels: bool = True
+    """Whether the loss looks at ``Batch.labels``. A learner that does not can be tuned on unlabelled images."""
     views: int = 1
     """Views of an image that a batch must hold: 2 asks for ``Batch.second_images``."""
 

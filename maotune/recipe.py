@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from maotune.clip import FrozenCLIP, load_clip
 from maotune.clip.templates import SIXTY
 from maotune.contract import AbstractLearner
-from maotune.data import icons
+from maotune.data import coop, icons
 from maotune.data.catalog import load_dataset, names
 from maotune.data.dataset import Dataset
 from maotune.data.images import Skipped, scan
@@ -29,8 +29,10 @@ from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.mao.plan import METHODS, MaoSettings
 from maotune.protocols.adapt import adapt
-from maotune.protocols.base_to_new import Split, base_to_new
-from maotune.protocols.splits import Splits
+from maotune.protocols.base_to_new import base_to_new
+from maotune.protocols.cross_dataset import cross_dataset
+from maotune.protocols.few_shot import few_shot
+from maotune.protocols.splits import Split, Splits
 from maotune.train.fit import FitSettings
 
 
@@ -42,10 +44,38 @@ class Suite(NamedTuple):
     """Of the recipe, for ``maotune run``, unless told otherwise: what makes the whole suite affordable."""
 
 
-SUITES: Mapping[str, Suite] = {"icons-11": Suite(icons.SETS, {"data.shots": 8, "epochs": 10})}
+SUITES: Mapping[str, Suite] = {
+    "icons-11": Suite(icons.SETS, {"data.shots": 8, "epochs": 10}),
+    "coop-11": Suite(tuple(coop.SETS)[:11]),  # the rest are ImageNet's classes in other pictures
+}
 """By name. icons-11 with half of the shots and epochs: three learners, three seeds and all controls within three hours
-on two cores."""
+on two cores. coop-11 are the paper's, below ``data.root``."""
 
+
+class Protocol(NamedTuple):
+    """A way of tuning on some images and scoring others."""
+
+    summary: str
+    settings: Mapping[str, Any] = {}
+    """Of the recipe, with dotted keys: under a recipe file that names the protocol, over one that does not."""
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "base-to-new": Protocol("tuned on half of the classes, with unlabelled images of the others; both halves scored"),
+    "cross-dataset": Protocol(
+        "tuned on all classes of one data set, which is scored, and so are others, as they are",
+        {"epochs": 5, "lr": 0.0035, "mao.lr": 0.0035},  # Appendix B
+    ),
+    "few-shot": Protocol("tuned on a few images of all classes, scored on all of them"),
+    "adapt": Protocol(
+        "for one's own images: all classes, unlabelled images; the better of tuned and zero-shot is used"
+    ),
+}
+"""By name; the settings are the paper's."""
+
+
+OWN = "dataset"
+"""What stands for the data set's own text where a text is asked for."""
 
 SHORT = {key: f"data.{key}" for key in ("shots", "unlabelled", "classes", "root")}
 """Keys that may be said without their group."""
@@ -85,10 +115,14 @@ class DataSettings(Settings):
     """A text file of class names, with optional display names."""
     unlabelled: Path | None = None
     """A folder of unlabelled images for MAO's new stage (the ``adapt`` protocol)."""
+    targets: tuple[str, ...] | None = None
+    """What cross-dataset scores beside the source; default: the other sets of its suite, and those of its kind."""
     split: Split = "test"
-    """What base-to-new scores: choose settings on ``val``. ``held-out``: training images not tuned on."""
+    """What is scored (not in adapt): choose settings on ``val``. ``held-out``: training images not tuned on."""
     shots: int = Field(default=16, ge=1)
-    """Labelled images a class, and unlabelled ones a new class."""
+    """Labelled images a class."""
+    unlabelled_shots: int | None = Field(default=None, ge=1)
+    """Unlabelled images a new class, in base-to-new; default: as many as ``shots``."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Area of a random crop, as a share of the picture (CoOp's augmentation)."""
     flip: bool = True
@@ -104,8 +138,8 @@ class DataSettings(Settings):
 class Recipe(Settings):
     """Everything that decides the result of one run."""
 
-    protocol: Literal["auto", "base-to-new", "adapt"] = "auto"
-    """``base-to-new`` (the paper's), ``adapt`` (all classes, for one's own images); auto: by the source."""
+    protocol: Literal["auto", "base-to-new", "cross-dataset", "few-shot", "adapt"] = "auto"
+    """``maotune list protocols``; auto: base-to-new for data sets with a name, adapt for one's own images."""
     method: str = "plain"
     """``plain``, ``mao``, or a control of it (``maotune list methods``)."""
     clip: ClipSettings = ClipSettings()
@@ -276,12 +310,32 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     name = dict(pairs).get("learner.name")
     if name is not None and isinstance(tree.get("learner"), dict) and tree["learner"].get("name", "coop") != name:
         tree["learner"] = {}
+    _lay_protocol(tree, dict(pairs).get("protocol"))
     for key, value in pairs:
         _put(tree, key, value)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(explain(error, Recipe)) from None
+
+
+def _lay_protocol(tree: dict[str, Any], asked: Any) -> None:
+    """The settings of the protocol: under a file that names it, over one that was written for another."""
+    written = tree.get("protocol")
+    protocol = PROTOCOLS.get(str(asked or written))
+    for key, value in protocol.settings.items() if protocol else ():
+        if written != (asked or written) or not _has(tree, key):
+            _put(tree, key, value)
+
+
+def _has(tree: Mapping[str, Any], key: str) -> bool:
+    """Whether a dotted key has a value."""
+    found: Any = tree
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return True
 
 
 def _default_recipe(given: Mapping[str, Any]) -> str | None:
@@ -340,18 +394,61 @@ def build_splits(recipe: Recipe) -> tuple[Splits, list[Skipped]]:
         ValueError: no such data, or it does not fit the protocol.
         UnreadableImage: an image cannot be read, and ``data.strict`` is set.
     """
-    data = recipe.data
+    data, protocol = recipe.data, protocol_of(recipe)
     dataset, skipped = load_readable(recipe)
-    if protocol_of(recipe) == "adapt":
+    if protocol == "adapt":
         heap = read_unlabelled(data.unlabelled) if data.unlabelled is not None else ()
         found = scan(heap, data.strict)
         return adapt(dataset, data.shots, recipe.seed, found.kept), [*skipped, *found.skipped]
     if data.unlabelled is not None:
         raise RecipeError(
-            "data.unlabelled (--unlabelled) goes with the protocol adapt; base-to-new draws the unlabelled images from "
-            "the new classes: leave it out, or set protocol=adapt"
+            f"data.unlabelled (--unlabelled) goes with the protocol adapt; {protocol} draws the unlabelled images that "
+            "it needs itself: leave it out, or set protocol=adapt"
         )
-    return base_to_new(dataset, data.shots, recipe.seed, recipe.mao.unlabelled, data.split), skipped
+    if protocol == "few-shot":
+        return few_shot(dataset, data.shots, recipe.seed, data.split), skipped
+    if protocol == "cross-dataset":
+        targets = [_scored_only(recipe, target) for target in targets_of(recipe)]
+        found = [image for _, left_out in targets for image in left_out]
+        return cross_dataset(dataset, [t for t, _ in targets], data.shots, recipe.seed, data.split), [*skipped, *found]
+    splits = base_to_new(
+        dataset, data.shots, recipe.seed, recipe.mao.unlabelled, data.split, unlabelled_shots=data.unlabelled_shots
+    )
+    return splits, skipped
+
+
+def targets_of(recipe: Recipe) -> tuple[str, ...]:
+    """The data sets that cross-dataset scores beside the source.
+
+    Unless ``data.targets`` names them: the other sets of the source's suite, and those that show its classes in other
+    pictures (ImageNetV2, -Sketch, -A, -R), where they are below ``data.root``.
+
+    Raises:
+        RecipeError: the source is in no suite, and no target is named.
+    """
+    data = recipe.data
+    if data.targets is not None:
+        return data.targets
+    for suite in SUITES.values():
+        if data.source in suite.sets:
+            others = tuple(name for name in suite.sets if name != data.source)
+            shifted = tuple(coop.SETS)[11:] if data.source == "imagenet" and data.root else ()
+            there = tuple(name for name in shifted if (Path(data.root or ".") / coop.SETS[name].folder).is_dir())
+            return others + there
+    raise RecipeError(
+        f"{data.source} is in no suite ({', '.join(SUITES)}), so there are no other sets to score: name some, as in "
+        "data.targets=[icons-food,icons-weather]"
+    )
+
+
+def _scored_only(recipe: Recipe, source: str) -> tuple[Dataset, list[Skipped]]:
+    """A target of cross-dataset: of the splits that are scored there, the readable images."""
+    data = recipe.data
+    dataset = load_dataset(source, data.root)
+    split = "train" if data.split == "held-out" else data.split
+    found = scan(getattr(dataset, split), data.strict)
+    empty: dict[str, Any] = {name: () for name in ("train", "val", "test", "unlabelled")}
+    return replace(dataset, **empty | {split: found.kept}), list(found.skipped)
 
 
 def find_suite(suite: str) -> Suite:
@@ -372,6 +469,7 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
     return {
         "learners": lambda: {name: first_line(learner) for name, learner in LEARNERS.items()},
         "methods": lambda: {name: method.summary for name, method in METHODS.items()},
+        "protocols": lambda: {name: protocol.summary for name, protocol in PROTOCOLS.items()},
         "recipes": lambda: {
             name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
             for name, path in shipped_recipes().items()
@@ -451,6 +549,8 @@ def build_learner(recipe: Recipe, clip: FrozenCLIP, classes: Sequence[str]) -> A
     """
     build: Any = LEARNERS[recipe.learner_name]
     given = learner_settings(recipe.learner)
+    if unsaid := [key for key, value in given.items() if value == OWN]:
+        raise RecipeError(f"learner.{unsaid[0]} is {OWN!r}, the data set's own text, and there is no data set: say it")
     if "open_run" in inspect.signature(build).parameters:  # it may learn from a finished run
         given["open_run"] = _open_run
     learner: AbstractLearner = build(clip, classes, **given)
@@ -458,6 +558,18 @@ def build_learner(recipe: Recipe, clip: FrozenCLIP, classes: Sequence[str]) -> A
         return learner
     width = clip.joint_width if learner.text_depends_on_image else None  # else it finds its own
     return DePT(learner, width, **_arguments(DePT, recipe.dept, "dept"))
+
+
+def with_own_texts(recipe: Recipe, own: str) -> Recipe:
+    """The recipe with what ``dataset`` stands for among the learner's settings: the data set's text ``own``.
+
+    As ``template`` the whole of it; as ``words`` (TCP) what follows the learned context: the rest after "a photo of a",
+    or from the class name on where it begins in another way ("{} texture.", "a centered satellite photo of {}.").
+    """
+    rest = own.removeprefix("a photo of a ")
+    texts = {"template": own, "words": rest if rest != own else own[own.index("{}") :]}
+    found = {key: texts[key] for key, value in recipe.learner.items() if key in texts and value == OWN}
+    return recipe.model_copy(update={"learner": {**recipe.learner, **found}}) if found else recipe
 
 
 def _open_run(folder: str) -> tuple[FrozenCLIP, AbstractLearner]:

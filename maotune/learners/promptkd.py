@@ -22,8 +22,9 @@ class PromptKD(AbstractLearner):
     P(f) = B relu(batchnorm(A f + a)) + b
 
     The labels are not looked at and ``classify`` is not called: the images of any stage, its pseudo-labelled ones as
-    well, are unlabelled to this learner, and a restricted cross-entropy has nothing to act on. (``label_weight`` above
-    0 adds ``classify`` on the student's scores.) L_kd runs over all bound classes.
+    well, are unlabelled to this learner, and a restricted cross-entropy has nothing to act on. Its own plan is the
+    method ``distill``: the images of all classes in one stage. (``label_weight`` above 0 adds ``classify`` on the
+    student's scores.) L_kd runs over all bound classes.
 
     What is tuned are the visual prompts and P; ``state_dict`` also holds the running mean and variance of its batch
     norm, which training sets and evaluation needs. Official names: ``visual.prompts.0`` is
@@ -69,6 +70,7 @@ class PromptKD(AbstractLearner):
             raise ValueError(f"temperature is {temperature}: it must be above 0")
         self.logit_scale = clip.logit_scale
         self.temperature, self.weight, self.label_weight = temperature, weight, label_weight
+        self.uses_labels = label_weight > 0
         self.teacher = Teacher(clip, teacher, template, open_run)
         self.visual = VisualPrompts(clip, visual_length, depth)
         self.bind(classes)

@@ -126,9 +126,11 @@ class Task:
     shots: Sequence[Sample]
     """Their few labelled images."""
     new_classes: tuple[str, ...] = ()
-    """The new classes; none in cross-dataset transfer."""
+    """The new classes."""
     unlabelled: UnlabelledPool | None = None
     """Images for the new stage."""
+    new_stage: bool = True
+    """Whether the protocol has one: where not (cross-dataset, few-shot), MAO is its base stage over all epochs."""
     train: Sequence[Sample] = ()
     """The whole training split of the base classes, for ``pool: train``."""
     make_batches: MakeBatches
@@ -166,7 +168,8 @@ class _Stages:
     def __init__(self, task: Task, settings: MaoSettings) -> None:
         self.task, self.settings = task, settings
         self.b, self.k = settings.b_and_k(len(task.classes))
-        self.base_epochs = math.ceil(task.epochs / 2) if task.new_classes else task.epochs
+        halved = task.new_stage and task.new_classes
+        self.base_epochs = math.ceil(task.epochs / 2) if halved else task.epochs
         self.new_epochs = task.epochs - self.base_epochs
 
     def plain(self, updates: int = 0) -> Stage:
@@ -201,8 +204,17 @@ class _Stages:
             updates=self.base_updates, batch_size=size,
         )  # fmt: skip
 
-    def new(self, *, true_labels: bool = False) -> Stage:
-        """Pseudo-labelled batches of new classes, cross-entropy over all of these (Eq. 7 and 8)."""
+    def after(self, **how: bool) -> list[Stage]:
+        """The new stage, where the protocol has one."""
+        return [self.new(**how)] if self.task.new_stage else []
+
+    def new(self, *, true_labels: bool = False, restricted: bool = True) -> Stage:
+        """Pseudo-labelled batches of new classes, cross-entropy over all of these (Eq. 7 and 8).
+
+        Not ``restricted``: over base and new classes together. That is how we read Table 4 (c), new-class data without
+        Alterable Regularization, for in section 3.3 the regularization is that the new-class candidates supersede the
+        base-class ones.
+        """
         task = self.task
         pool = self.pool()
         truth = torch.tensor(pool.true_labels)
@@ -215,11 +227,38 @@ class _Stages:
             sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
             return task.make_batches(samples, labels[kept], sampler, training=True)(learner)
 
+        classes = task.new_classes  # these first, for the labels count among them
+        if not restricted:
+            classes += tuple(name for name in task.classes if name not in set(task.new_classes))
         size = min(task.batch_size, len(pool.samples))
         return Stage(
-            "new", task.new_classes, batches, F.cross_entropy, self.new_epochs, self.settings.lr,
+            "new", classes, batches, F.cross_entropy, self.new_epochs, self.settings.lr,
             updates=self.new_updates, batch_size=size,
         )  # fmt: skip
+
+    def distill(self) -> Stage:
+        """All images without their labels, all classes bound: for learners whose loss looks at no label.
+
+        The labelled images of the base classes and the unlabelled ones are what MAO sees, too.
+        """
+        task = self.task
+        samples = [*task.shots, *(task.unlabelled.samples if task.unlabelled else ())]
+        sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
+        hidden = torch.zeros(len(samples), dtype=torch.int64)
+
+        def batches(learner: AbstractLearner) -> Batches:
+            if learner.uses_labels:
+                raise ValueError(
+                    f"the method distill hides all labels, and {type(learner).__name__} learns from labels: choose "
+                    "another method, or a learner that needs none (promptkd, with label_weight 0)"
+                )
+            return task.make_batches(samples, hidden, sampler, training=True)(learner)
+
+        classes = tuple(dict.fromkeys((*task.classes, *task.new_classes)))
+        size = min(task.batch_size, len(samples))
+        return Stage(
+            "distill", classes, batches, F.cross_entropy, task.epochs, task.lr, updates=len(sampler), batch_size=size
+        )
 
     def label(self, pool: UnlabelledPool, learner: AbstractLearner) -> tuple[Tensor, Tensor]:
         """Pseudo-labels of the pool's images, and which of these to keep."""
@@ -239,6 +278,11 @@ class _Stages:
     def pool(self) -> UnlabelledPool:
         """The unlabelled images."""
         pool, classes = self.task.unlabelled, self.task.new_classes
+        if not self.task.new_stage:
+            raise ValueError(
+                "this protocol tunes on all classes and has none that are new, so MAO's new stage has nothing to do: "
+                "choose the method mao, which is its base stage here"
+            )
         if not classes or pool is None or not pool.samples:
             raise ValueError(
                 f"MAO's new stage needs new classes and unlabelled images; there are {len(classes)} classes and "
@@ -264,7 +308,8 @@ class _Stages:
 
     def updates(self) -> int:
         """Updates of MAO in all."""
-        return self.base_epochs * self.base_updates + self.new_epochs * self.new_updates
+        new = self.new_epochs * self.new_updates if self.task.new_stage else 0
+        return self.base_epochs * self.base_updates + new
 
 
 class Method(NamedTuple):
@@ -277,7 +322,7 @@ class Method(NamedTuple):
 METHODS: dict[str, Method] = {
     ZEROSHOT: Method("zero-shot CLIP: nothing is tuned", lambda s: []),
     "plain": Method("the learner as published", lambda s: [s.plain()]),
-    "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), s.new()]),
+    "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), *s.after()]),
     "step-matched": Method(
         "control: plain, over as many updates as MAO (its epochs and schedule stretched)",
         lambda s: [s.plain(s.updates())],
@@ -286,15 +331,23 @@ METHODS: dict[str, Method] = {
     "new-only": Method("ablation: plain, then MAO's new stage", lambda s: [s.plain(), s.new()]),
     "random-candidates": Method(
         "control: MAO with random classes in the batches of the base stage",
-        lambda s: [s.base(hard=False), s.new()],
+        lambda s: [s.base(hard=False), *s.after()],
     ),
     "hard-full": Method(
         "control: MAO with the cross-entropy over all base classes",
-        lambda s: [s.base(candidates=False), s.new()],
+        lambda s: [s.base(candidates=False), *s.after()],
+    ),
+    "new-full": Method(
+        "ablation: MAO with the new stage's cross-entropy over base and new classes together",
+        lambda s: [s.base(), s.new(restricted=False)],
     ),
     "true-labels": Method(
         "upper bound, not a method: MAO with the true labels of the unlabelled images",
         lambda s: [s.base(), s.new(true_labels=True)],
+    ),
+    "distill": Method(
+        "for learners that look at no label: one stage on the images of all classes, unlabelled",
+        lambda s: [s.distill()],
     ),
 }
 """How prompts can be tuned, by name."""

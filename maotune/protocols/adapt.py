@@ -8,7 +8,7 @@ from dataclasses import replace
 from maotune.data.dataset import Dataset, Sample
 from maotune.data.images import decode_threads
 from maotune.data.sampling import UnlabelledPool, few_shot
-from maotune.protocols.splits import Splits, Test
+from maotune.protocols.splits import Accuracies, Splits, Test
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,22 @@ def adapt(dataset: Dataset, shots: int, seed: int, heap: Sequence[Sample] = ()) 
             if split
         },
         templates=dataset.templates,
+        choose=by_validation,
     )
+
+
+def by_validation(accuracies: Accuracies) -> dict[str, str]:
+    """All tests by the prompts that are best on the validation images; without any, by those of the last stage.
+
+    Zero-shot CLIP's are among them, so that tuning never makes it worse there.
+    """
+    *stages, zeroshot = accuracies
+    if "val" in accuracies[zeroshot]:
+        best = max(reversed([*accuracies]), key=lambda name: accuracies[name]["val"])
+    else:
+        log.warning("no validation images: the tuned prompts are used without knowing whether zero-shot CLIP is better")
+        best = stages[-1] if stages else zeroshot
+    return dict.fromkeys(accuracies[zeroshot] or ("any",), best)
 
 
 def _without(samples: Sequence[Sample], scored: set[str], what: str) -> tuple[Sample, ...]:

@@ -58,10 +58,15 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
 
 
+def uses_pool(stages: Sequence[Stage]) -> bool:
+    """Whether a stage looks at the unlabelled images."""
+    return any(stage.name in ("new", "distill") for stage in stages)
+
+
 def estimate(bench: "Bench", learner: AbstractLearner, stages: Sequence[Stage], splits: Splits) -> Estimate:
     """Measure a few images, and steps over a few classes; the learner is left as it is."""
     tests = [sample for test in splits.tests.values() for sample in test.samples]
-    pool = splits.unlabelled.samples if splits.unlabelled and len(stages) > 1 else ()
+    pool = splits.unlabelled.samples if splits.unlabelled and uses_pool(stages) else ()
     learned = [*splits.shots, *pool]
     views = bench.views if learner.uses_frozen_features else 0
     # Zero-shot CLIP scores the tests and labels the pool, whatever the learner is.

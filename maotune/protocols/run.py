@@ -22,12 +22,12 @@ from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.plan import ZEROSHOT, Task, plan
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.protocols.environment import environment
-from maotune.protocols.estimate import Estimate, estimate
+from maotune.protocols.estimate import Estimate, estimate, uses_pool
 from maotune.protocols.scoring import Scoring
 from maotune.protocols.splits import Splits, Test
-from maotune.recipe import Recipe, build_learner, build_splits, protocol_of, templates_of
+from maotune.recipe import Recipe, build_learner, build_splits, protocol_of, templates_of, with_own_texts
 from maotune.train.checkpoint import CheckpointError, restore_prompts
-from maotune.train.evaluate import Evaluation, evaluate, harmonic_mean
+from maotune.train.evaluate import Evaluation, evaluate
 from maotune.train.fit import fit
 from maotune.train.history import Event, History
 
@@ -93,7 +93,8 @@ class Result:
     seed: int
     shots: int
     scores: dict[str, float]
-    """``base``, ``new`` and their harmonic mean ``h``; or ``val`` and ``test``."""
+    """By test, and what sums them up: ``base``, ``new`` and their harmonic mean ``h``; ``val`` and ``test`` in adapt;
+    ``all`` in few-shot; the data sets and their ``average`` in cross-dataset."""
     scored_with: dict[str, str]
     """Which stage's prompts gave each of them."""
     zeroshot: dict[str, float]
@@ -147,6 +148,8 @@ class Prompts:
 class Outcome:
     """All that a run leaves."""
 
+    recipe: Recipe
+    """As it was run, with the data set's own texts in it."""
     result: Result
     prompts: Mapping[str, Prompts]
     """By stage; for zero-shot CLIP, of which there is none, without tensors under its name."""
@@ -230,6 +233,7 @@ def run(
     start = time.monotonic()
     bench = Bench(clip, recipe, listen or (lambda event: None))
     splits, skipped = build_splits(recipe)
+    recipe = with_own_texts(recipe, splits.templates[0])
     torch.manual_seed(recipe.seed)
     learner = build_learner(recipe, clip, splits.classes)
     labelled: list[PseudoLabels] = []
@@ -240,7 +244,7 @@ def run(
             Plan(
                 stages=stages,
                 shots=len(splits.shots),
-                unlabelled=len(splits.unlabelled.samples) if splits.unlabelled and len(stages) > 1 else 0,
+                unlabelled=len(splits.unlabelled.samples) if splits.unlabelled and uses_pool(stages) else 0,
                 tests=sum(len(test.samples) for test in splits.tests.values()),
                 views=bench.views if uses_bank else 0,
                 parameters=sum(parameter.numel() for parameter in learner.parameters()),
@@ -266,11 +270,15 @@ def run(
         restore_prompts(learner, record.prompts or {})
         scored[record.name] = {name: bench.score(learner, test) for name, test in splits.tests.items()}
     zeroshot = ZeroShot(clip, splits.classes, templates=templates_of(recipe, splits.templates))
-    scored[ZEROSHOT] = {name: bench.score(zeroshot, test) for name, test in splits.tests.items()}
+    scored[ZEROSHOT] = {}
+    for name, test in splits.tests.items():
+        zeroshot.templates = templates_of(recipe, test.templates or splits.templates)
+        scored[ZEROSHOT][name] = bench.score(zeroshot, test)
     accuracies = {
         prompts: {name: evaluation.accuracy for name, evaluation in of_tests.items()}
         for prompts, of_tests in scored.items()
     }
+    chosen = splits.choose(accuracies)
     made = labelled[-1] if labelled else None
     result = Result(
         dataset=splits.name,
@@ -279,8 +287,9 @@ def run(
         method=recipe.method,
         seed=recipe.seed,
         shots=recipe.data.shots,
-        **_choose(accuracies),
-        zeroshot=with_mean(accuracies[ZEROSHOT]),
+        scores=splits.means({name: accuracies[chosen[name]][name] for name in splits.tests}),
+        scored_with=chosen,
+        zeroshot=splits.means(accuracies[ZEROSHOT]),
         stages=[
             {
                 "name": record.name,
@@ -288,13 +297,13 @@ def run(
                 "images": record.images,
                 "seconds": record.seconds,
                 "losses": [epoch.losses for epoch in record.epochs],
-                "accuracy": with_mean(accuracies[record.name]),
+                "accuracy": splits.means(accuracies[record.name]),
             }
             for record in history.stages
         ],
         pseudo_labels=made.report(splits.unlabelled.true_labels) if made and splits.unlabelled else None,
         skipped=[{"name": image.name, "reason": image.reason} for image in skipped],
-        templates=list(zeroshot.templates),
+        templates=list(templates_of(recipe, splits.templates)),
         parameters=sum(parameter.numel() for parameter in learner.parameters()) if stages else 0,
         peak_memory=history.peak_memory,
         seconds=time.monotonic() - start,
@@ -307,7 +316,7 @@ def run(
     }
     known = splits.new_classes or splits.classes if protocol_of(recipe) == "adapt" else splits.classes
     nothing = {ZEROSHOT: Prompts(known, {})}
-    return Outcome(result, prompts or nothing, Scoring.of(splits, scored, made), history)
+    return Outcome(recipe, result, prompts or nothing, Scoring.of(splits, scored, made), history)
 
 
 def task(recipe: Recipe, bench: Bench, splits: Splits, on_pseudo_labels: Callable[[PseudoLabels], None]) -> Task:
@@ -317,6 +326,7 @@ def task(recipe: Recipe, bench: Bench, splits: Splits, on_pseudo_labels: Callabl
         shots=splits.shots,
         new_classes=splits.new_classes,
         unlabelled=splits.unlabelled,
+        new_stage=splits.new_stage,
         train=splits.train,
         make_batches=bench.make_batches,
         foundation=lambda: ZeroShot(bench.clip, splits.new_classes, templates=templates_of(recipe, splits.templates)),
@@ -328,30 +338,3 @@ def task(recipe: Recipe, bench: Bench, splits: Splits, on_pseudo_labels: Callabl
         cache=bench.bank.folder,
         on_pseudo_labels=on_pseudo_labels,
     )
-
-
-def with_mean(accuracy: Mapping[str, float]) -> dict[str, float]:
-    """The accuracies, with ``h`` where there are ``base`` and ``new``."""
-    if {"base", "new"} <= accuracy.keys():
-        return {**accuracy, "h": harmonic_mean(accuracy["base"], accuracy["new"])}
-    return dict(accuracy)
-
-
-def _choose(accuracies: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """Which prompts score what.
-
-    Base-to-new: base classes by the prompts of the first stage, new classes by those of the last (the paper's Tables 4
-    and 8). Adapt: all by those that are best on the validation images, zero-shot CLIP's among them, so that tuning
-    never makes it worse there; without validation images, by the last.
-    """
-    *stages, zeroshot = accuracies  # in their order
-    stages = stages or [zeroshot]
-    if "base" in accuracies[zeroshot]:
-        first, last = stages[0], stages[-1]
-        scores = with_mean({"base": accuracies[first]["base"], "new": accuracies[last]["new"]})
-        return {"scores": scores, "scored_with": {"base": first, "new": last}}
-    validated = "val" in accuracies[zeroshot]
-    if not validated:
-        log.warning("no validation images: the tuned prompts are used without knowing whether zero-shot CLIP is better")
-    best = max(reversed([*accuracies]), key=lambda name: accuracies[name]["val"]) if validated else stages[-1]
-    return {"scores": dict(accuracies[best]), "scored_with": dict.fromkeys(accuracies[zeroshot] or ("any",), best)}

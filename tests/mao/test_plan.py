@@ -56,6 +56,12 @@ class Names(AbstractLearner):
         return {"cross_entropy": classify(output.logits, batch.labels)}
 
 
+class Unsupervised(Names):
+    """Learns from no label."""
+
+    uses_labels = False
+
+
 def vector(name: str) -> torch.Tensor:
     return torch.randn(32, generator=torch.Generator().manual_seed(sum(map(ord, name))))
 
@@ -72,8 +78,8 @@ def make_batches(samples, labels, sampler, *, training):
     """A picture has the features of the class in its name; its second training view has those of the next new class."""
     names = [sample.image.name.split("/")[0] for sample in samples]
     shown = torch.stack([vector(name) for name in names])
-    if training and names[0] in NEW:
-        second = [vector(NEW[(NEW.index(name) + 1) % 3]) for name in names]
+    if training and names[-1] in NEW:
+        second = [vector(NEW[(NEW.index(name) + 1) % 3] if name in NEW else name) for name in names]
         features = torch.stack([shown, torch.stack(second)], dim=1)
     else:
         features = shown[:, None].expand(-1, VIEWS if training else 1, -1)
@@ -122,6 +128,7 @@ def run(method: str, settings: MaoSettings | None = None, learner: AbstractLearn
         "new-only": [("plain", 6, 0.002, F.cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
         "random-candidates": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
         "hard-full": [("base", 3, 0.0035, F.cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+        "new-full": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
         "true-labels": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
     }.items(),
 )
@@ -129,7 +136,8 @@ def test_the_stages_of_every_method(method, legs):
     stages, batches = run(method)
     assert [(stage.name, stage.epochs, stage.lr, stage.classify) for stage in stages] == legs
     for stage, drawn in zip(stages, batches, strict=True):
-        assert stage.classes == (NEW if stage.name == "new" else BASE)
+        both = (*NEW, *BASE) if method == "new-full" else NEW
+        assert stage.classes == (both if stage.name == "new" else BASE)
         assert stage.batch_candidates == (stage.classify is candidate_cross_entropy)
         assert all(0 <= int(batch.labels.min()) <= int(batch.labels.max()) < len(stage.classes) for batch in drawn)
 
@@ -137,7 +145,7 @@ def test_the_stages_of_every_method(method, legs):
 def test_every_method_is_tested_and_explained():
     assert set(METHODS) == {
         "zeroshot", "plain", "step-matched", "mao",
-        "base-only", "new-only", "random-candidates", "hard-full", "true-labels"
+        "base-only", "new-only", "random-candidates", "hard-full", "new-full", "true-labels", "distill",
     }  # fmt: skip
     assert all(method.summary for method in METHODS.values())
     with pytest.raises(ValueError, match="unknown method 'maoo'; there are zeroshot, plain, mao"):
@@ -227,6 +235,43 @@ def test_only_the_most_confident_images_of_each_class():
     used = [name for batch in new[: len(new) // 2] for name in batch.names]
     assert len(used) == len(set(used)) == 8, "of 12, in full batches of 8"
     assert len(run("step-matched", MaoSettings(top_per_class=4))[1][0]) == 2 * 13, "(3 x 24 + 3 x 1) / 6"
+
+
+def test_the_ablation_of_the_new_stage_differs_in_its_candidates_alone():
+    _, (_, new) = run("mao")
+    stages, (_, full) = run("new-full")
+    assert [batch.names for batch in full] == [batch.names for batch in new]
+    for batch in full:
+        assert [stages[1].classes[label] for label in batch.labels] == [name.split("/")[0] for name in batch.names]
+    shared = tuple(samples(NEW, 3)), (0,) * 9
+    (_, one), _ = run("new-full", new_classes=(*NEW, *BASE), unlabelled=UnlabelledPool(*shared, "natural"))
+    assert one.classes == (*NEW, *BASE), "no class is its own rival, where base classes are among the new ones"
+
+
+def test_distillation_shows_all_images_once_an_epoch_and_no_label():
+    (stage,), (drawn,) = run("distill", learner=Unsupervised(BASE), batch_size=6)
+    assert (stage.name, stage.epochs, stage.lr, stage.classes) == ("distill", 6, 0.002, (*BASE, *NEW))
+    assert not stage.batch_candidates
+    first = [name for batch in drawn[: len(drawn) // 2] for name in batch.names]
+    assert sorted(first) == sorted(sample.image.name for sample in [*samples(BASE, 4), *samples(NEW, 10)])
+    assert {int(label) for batch in drawn for label in batch.labels} == {0}, "hidden"
+    (alone,), (few,) = run("distill", learner=Unsupervised(BASE), unlabelled=None, new_classes=(), new_stage=False)
+    assert alone.classes == BASE
+    assert len({name for batch in few for name in batch.names}) == 48
+    with pytest.raises(ValueError, match="Names learns from labels"):
+        run("distill")
+
+
+def test_where_the_protocol_has_no_new_stage_mao_is_its_base_stage():
+    bare = {"new_classes": (), "unlabelled": None, "new_stage": False}
+    for method in ("mao", "random-candidates", "hard-full"):
+        (stage,), _ = run(method, **bare)
+        assert (stage.name, stage.epochs, stage.lr) == ("base", 6, 0.0035)
+    (control,), _ = run("step-matched", **bare)
+    assert len(control.batches(Names(BASE))) == 24, "as many updates as the base stage"
+    for method in ("new-only", "new-full", "true-labels"):
+        with pytest.raises(ValueError, match="tunes on all classes"):
+            run(method, **bare)
 
 
 def test_true_labels_leave_out_what_belongs_to_no_class():

@@ -65,7 +65,7 @@ def test_the_updates_are_those_that_are_made(planned: Callable[..., Plan], photo
     for method in ("plain", "step-matched", "mao", "new-only"):
         plan = planned(method=method, batch_size=4)
         given = {"data.source": str(photos), "protocol": "base-to-new", "data.shots": 3, "data.views": 2, "epochs": 4}
-        result, _, _ = run(load_recipe(None, given | {"method": method, "batch_size": 4}), clip=toy_clip())
+        result = run(load_recipe(None, given | {"method": method, "batch_size": 4}), clip=toy_clip()).result
         assert sum(stage["updates"] for stage in result.stages) == plan.updates, method
 
 

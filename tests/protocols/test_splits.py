@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from maotune.data.dataset import Dataset, Sample
-from maotune.protocols.adapt import adapt
-from maotune.protocols.base_to_new import Split, base_to_new
-from maotune.protocols.run import _choose
+from maotune.data.sampling import few_shot as drawn_by_coop
+from maotune.protocols.adapt import adapt, by_validation
+from maotune.protocols.base_to_new import base_to_new, by_halves, with_h
+from maotune.protocols.cross_dataset import cross_dataset
+from maotune.protocols.few_shot import few_shot
+from maotune.protocols.splits import Split
 
 
 @dataclass(frozen=True)
@@ -131,18 +134,89 @@ def test_adapt_never_chooses_prompts_below_zeroshot_on_validation(
     tests = {
         name: {"val": val, "test": 100 - val} for name, val in {"base": base, "new": new, "zeroshot": zeroshot}.items()
     }
-    made = _choose(tests)
-    assert made == {"scores": tests[chosen], "scored_with": {"val": chosen, "test": chosen}}, "test has no say"
+    assert by_validation(tests) == {"val": chosen, "test": chosen}, "test has no say"
 
 
 def test_without_validation_images_the_last_prompts_are_used_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    made = _choose({"base": {"test": 60.0}, "new": {"test": 50.0}, "zeroshot": {"test": 70.0}})
-    assert made["scored_with"] == {"test": "new"}
+    assert by_validation({"base": {"test": 60.0}, "new": {"test": 50.0}, "zeroshot": {"test": 70.0}}) == {"test": "new"}
     assert "no validation images" in caplog.text
 
 
 def test_base_classes_are_scored_with_the_base_stage_and_new_ones_with_the_new_stage() -> None:
-    stages = {"base": {"base": 80.0, "new": 10.0}, "new": {"base": 20.0, "new": 40.0}}
-    made = _choose({**stages, "zeroshot": {"base": 1.0, "new": 1.0}})
-    assert made["scored_with"] == {"base": "base", "new": "new"}
-    assert made["scores"] == {"base": 80.0, "new": 40.0, "h": pytest.approx(2 * 80 * 40 / 120)}
+    zeroshot = {"base": 1.0, "new": 1.0}
+    assert by_halves({"base": zeroshot, "new": zeroshot, "zeroshot": zeroshot}) == {"base": "base", "new": "new"}
+    assert by_halves({"plain": zeroshot, "zeroshot": zeroshot}) == {"base": "plain", "new": "plain"}
+    assert by_halves({"zeroshot": zeroshot}) == {"base": "zeroshot", "new": "zeroshot"}
+    assert with_h({"base": 80.0, "new": 40.0}) == {"base": 80.0, "new": 40.0, "h": pytest.approx(2 * 80 * 40 / 120)}
+
+
+@pytest.mark.parametrize("each", [1, 4, 9])
+def test_the_number_of_unlabelled_images_of_a_class_is_a_setting_of_its_own(each: int) -> None:
+    splits = base_to_new(dataset(), 2, 1, "balanced", unlabelled_shots=each)
+    assert splits.unlabelled is not None
+    assert sorted(splits.unlabelled.true_labels) == [0] * min(each, 6) + [1] * min(each, 6), (
+        "all, where there are fewer"
+    )
+    assert splits.shots == base_to_new(dataset(), 2, 1, "balanced").shots
+    same = base_to_new(dataset(), 2, 1, "balanced", unlabelled_shots=2)
+    assert same.unlabelled == base_to_new(dataset(), 2, 1, "balanced").unlabelled
+    natural = base_to_new(dataset(), 2, 1, "natural", unlabelled_shots=each).unlabelled
+    assert natural is not None
+    assert len(natural.samples) == min(each * 2, 12)
+
+
+@pytest.mark.parametrize("split", ["test", "val", "held-out"])
+def test_few_shot_tunes_and_scores_all_classes(split: Split) -> None:
+    splits = few_shot(dataset(), 2, 1, split)
+    assert (splits.classes, splits.new_classes, splits.new_stage) == (dataset().classes, (), False)
+    assert splits.shots == drawn_by_coop(dataset(), 2, 1).train
+    test = splits.tests["all"]
+    assert test.classes == dataset().classes
+    assert contents(test.samples).isdisjoint(contents([*splits.shots, *splits.train]))
+    assert len(test.samples) == {"test": 15, "val": 25, "held-out": 20}[split]
+    assert splits.choose({"base": {"all": 1.0}, "zeroshot": {"all": 9.0}}) == {"all": "base"}
+    assert splits.choose({"zeroshot": {"all": 9.0}}) == {"all": "zeroshot"}
+
+
+def named(name: str, classes: Sequence[str], **changes: Any) -> Dataset:
+    """A data set of pictures of its own."""
+    splits = {
+        split: tuple(Sample(Picture(f"{name}/{s.image.name}"), s.label) for s in pictures(split, [4] * len(classes)))
+        for split in ("train", "val", "test")
+    }
+    return Dataset(name, tuple(classes), **splits, templates=(f"a {name} of a {{}}.",), **changes)
+
+
+SOURCE = named("photo", ["ant", "bee", "cow"])
+TARGETS = [named("sketch", ["cow", "ant"]), named("car", ["bus", "van"]), named("pet", ["cat", "cow", "dog"])]
+
+
+@pytest.mark.parametrize("split", ["test", "val", "held-out"])
+def test_cross_dataset_tunes_on_the_source_alone_and_scores_every_set_among_its_own_classes(split: Split) -> None:
+    splits = cross_dataset(SOURCE, TARGETS, 2, 1, split)
+    assert (splits.name, splits.classes, splits.new_stage) == ("photo", ("ant", "bee", "cow"), False)
+    assert splits.shots == drawn_by_coop(SOURCE, 2, 1).train
+    assert splits.new_classes == ()
+    for data, (name, test) in zip([SOURCE, *TARGETS], splits.tests.items(), strict=True):
+        assert (name, test.classes, test.templates) == (data.name, data.classes, data.templates)
+        left = {"test": data.test, "val": data.val, "held-out": [s for s in data.train if s not in splits.shots]}
+        assert contents(test.samples) == contents(left[split])
+        assert contents(test.samples).isdisjoint(contents([*splits.shots, *splits.train]))
+    scores = {name: float(number) for number, name in enumerate(splits.tests)}
+    assert splits.choose({"plain": scores, "zeroshot": scores}) == dict.fromkeys(scores, "plain")
+
+
+def test_the_average_is_over_the_targets_without_those_that_show_the_classes_of_the_source() -> None:
+    accuracy = {"photo": 90.0, "sketch": 10.0, "car": 40.0, "pet": 60.0}
+    assert cross_dataset(SOURCE, TARGETS, 2, 1).means(accuracy) == {**accuracy, "average": 50.0}
+    shifted = cross_dataset(SOURCE, TARGETS[:1], 2, 1)
+    assert shifted.means({"photo": 90.0, "sketch": 10.0}) == {"photo": 90.0, "sketch": 10.0}
+
+
+def test_cross_dataset_needs_targets_that_can_be_told_apart() -> None:
+    with pytest.raises(ValueError, match="no data set to score beside photo"):
+        cross_dataset(SOURCE, [], 2, 1)
+    with pytest.raises(ValueError, match="photo is there twice"):
+        cross_dataset(SOURCE, [SOURCE], 2, 1)
+    with pytest.raises(ValueError, match="car has no val image"):
+        cross_dataset(SOURCE, [replace(TARGETS[1], val=())], 2, 1, "val")
