@@ -1,5 +1,6 @@
 """Results of runs on the terminal."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,7 @@ from rich.table import Table
 from maotune.cli.common import err, out, print_json
 
 if TYPE_CHECKING:
+    from maotune.protocols.draws import Picture
     from maotune.protocols.run import Result
 
 
@@ -48,6 +50,19 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
             )
     for sentence in verdicts(rows):
         out.print(sentence, markup=False, highlight=False)
+
+
+def show_pictures(pictures: "Iterable[Picture]", folder: Path, as_json: bool) -> None:
+    """Write pictures into a folder, and a sentence on each to the terminal; or what they show as JSON."""
+    documents = []
+    for picture in pictures:
+        files = [str(path) for path in picture.save(folder)]
+        documents.append({"files": files, **picture.document()})
+        if not as_json:
+            out.print(str(picture), markup=False, highlight=False)
+            err.print("\n".join(files), markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json({"pictures": documents})
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

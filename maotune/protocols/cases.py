@@ -31,6 +31,10 @@ class Cases:
     draws: Draws
     """Cut to the batches that are shown."""
 
+    def __str__(self) -> str:
+        shown = ", ".join(f"{len(batches)} {kind}" for kind, batches in self.draws.batches.items())
+        return f"{self.draws.dataset}, seed {self.seed}: {shown} mini-batches"
+
     def document(self) -> dict[str, Any]:
         """What is in the batches, as JSON can hold it."""
         drawn = self.draws

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ class Distance:
 
 @dataclass(frozen=True, kw_only=True)
 class Density:
-    """What ``density`` found, as JSON can hold it."""
+    """What ``density`` found."""
 
     dataset: str
     seed: int
@@ -59,10 +59,22 @@ class Density:
     shown: dict[str, list[int]]
     """By the same: the classes of the epoch's first batch."""
 
+    def __str__(self) -> str:
+        random, hard = self.distance["random"], self.distance["hard"]
+        return (
+            f"{self.dataset}, seed {self.seed}: by name, two classes of a batch are {hard.mean:.3f} ± {hard.std:.3f} "
+            f"apart with MAO's hard negatives and {random.mean:.3f} ± {random.std:.3f} at random "
+            f"({hard.mean - random.mean:+.3f})"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return asdict(self)
+
     def save(self, folder: Path) -> list[Path]:
         """Write ``density-DATASET-seedN.json`` and its figure as SVG; returns their paths."""
         document, figure = paths(folder, f"density-{self.dataset}-seed{self.seed}", "json", "svg")
-        document.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        document.write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
         draw_density(self).savefig(figure, metadata={"Date": None})
         return [document, figure]
 

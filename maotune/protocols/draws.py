@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from maotune.data.batches import RandomSampler, Sampler
 from maotune.data.dataset import Sample
@@ -18,6 +18,18 @@ HARD, RANDOM = "hard", "random"
 COLOURS = {RANDOM: "#0072B2", HARD: "#D55E00"}
 """Told apart by the colour-blind, too."""
 TITLES = {RANDOM: "random sampling", HARD: "MAO's hard negatives"}
+
+
+class Picture(Protocol):
+    """Something to look at, with what it shows in numbers; as text, a sentence on it."""
+
+    def document(self) -> dict[str, Any]:
+        """What it shows, as JSON can hold it."""
+        ...
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the document and the figure; returns their paths."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +68,9 @@ def _first_epoch(sampler: Sampler, samples: list[Sample]) -> list[list[Sample]]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches.
+    """An empty figure of so many inches."""
+    from matplotlib.figure import Figure  # takes a second, and the draws alone need none of it
 
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('figures need matplotlib: pip install "maotune[report]"') from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

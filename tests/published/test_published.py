@@ -10,6 +10,7 @@ import pytest
 from maotune.data import coop
 from maotune.learners import LEARNERS
 from maotune.mao.plan import METHODS
+from maotune.protocols.experiments import EXPERIMENTS
 from maotune.report.published import Published, compare, find, published
 from maotune.report.summary import Spread
 from maotune.train.evaluate import harmonic_mean
@@ -96,13 +97,14 @@ def one(table: str, dataset: str, learner: str, method: str, measure: str, varia
 
 def test_tables_agree_where_they_print_the_same_number() -> None:
     for learner, method in (("coop", "plain"), ("coop", "mao"), ("maple", "plain")):
-        assert one("3", "flowers102", learner, method, "h") == one("1", "flowers102", learner, method, "h")
+        tokens = "16 tokens" if learner == "coop" else ""
+        assert one("3", "flowers102", learner, method, "h", tokens) == one("1", "flowers102", learner, method, "h")
     for table, learner in (("4", "promptsrc"), ("7", "promptsrc"), ("8", "coop")):
         for method in ("plain", "mao"):
             for measure in ("base", "new", "h"):
                 assert one(table, "mean", learner, method, measure) == one("1", "mean", learner, method, measure)
-    for method in ("plain", "mao"):
-        assert one("5", "mean", "promptsrc", method, "h") == one("1", "mean", "promptsrc", method, "h")
+    for method, labeler in (("plain", ""), ("mao", "foundation")):
+        assert one("5", "mean", "promptsrc", method, "h", labeler) == one("1", "mean", "promptsrc", method, "h")
     for table, learner in (("4", "promptsrc"), ("8", "coop")):
         with_base = {one(table, "mean", learner, method, "base") for method in ("base-only", "mao")}
         assert len(with_base) == 1, "base classes are scored with the prompts of the base stage, whatever comes after"
@@ -149,7 +151,7 @@ def test_the_files_are_data_of_the_package_in_one_format() -> None:
 
 def test_counted_parameters_are_those_of_the_learners_page() -> None:
     found = {(row.learner, row.variant): row.value for row in find(table="reference", measure="parameters")}
-    assert found["coop", "16-tokens"] == 8192
+    assert found["coop", "16 tokens"] == 8192
     assert found["promptsrc", ""] == 46080
     assert found["maple", ""] == pytest.approx(one("3", "flowers102", "maple", "plain", "parameters"), rel=2e-3)
 
@@ -166,3 +168,21 @@ def test_a_comparison_says_whether_the_difference_is_within_the_spread() -> None
 def test_nothing_is_found_where_nothing_was_published() -> None:
     assert find(table="1", dataset="icons-animals") == ()
     assert len(find()) == len(published())
+
+
+@pytest.mark.parametrize(
+    ("table", "experiment"),
+    [
+        ("1", "base-to-new"), ("2", "cross-dataset"), ("3", "cost"), ("4", "ablations"), ("5", "pseudo-labelers"),
+        ("7", "baselines"), ("8", "ablations"),
+    ],
+)  # fmt: skip
+def test_every_printed_row_has_a_run(table: str, experiment: str) -> None:
+    runs = {
+        (learner, method, variant)
+        for rows in EXPERIMENTS[experiment].rows
+        for learner in rows.learners
+        for method in rows.methods
+        for variant in rows.variants
+    }
+    assert {(row.learner, row.method, row.variant) for row in find(table=table)} <= runs
