@@ -23,7 +23,7 @@ from maotune.contract import AbstractLearner
 from maotune.data import coop, icons
 from maotune.data.catalog import load_dataset, names
 from maotune.data.dataset import Dataset
-from maotune.data.images import Skipped, scan
+from maotune.data.images import Scan, Skipped, scan
 from maotune.data.readers import read_unlabelled
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
@@ -446,7 +446,7 @@ def _scored_only(recipe: Recipe, source: str) -> tuple[Dataset, list[Skipped]]:
     data = recipe.data
     dataset = load_dataset(source, data.root)
     split = "train" if data.split == "held-out" else data.split
-    found = scan(getattr(dataset, split), data.strict)
+    found = Scan(getattr(dataset, split), ()) if source in icons.SETS else scan(getattr(dataset, split), data.strict)
     empty: dict[str, Any] = {name: () for name in ("train", "val", "test", "unlabelled")}
     return replace(dataset, **empty | {split: found.kept}), list(found.skipped)
 
@@ -466,9 +466,16 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
     def first_line(thing: Any) -> str:
         return (inspect.getdoc(thing) or "").partition("\n")[0]
 
+    def experiments() -> dict[str, str]:
+        from maotune.protocols.experiments import EXPERIMENTS  # which imports this module
+
+        return {name: f"{one.counterpart}: {one.summary}" for name, one in EXPERIMENTS.items()}
+
     return {
         "learners": lambda: {name: first_line(learner) for name, learner in LEARNERS.items()},
         "methods": lambda: {name: method.summary for name, method in METHODS.items()},
+        "experiments": experiments,
+        "suites": lambda: {name: ", ".join(suite.sets) for name, suite in SUITES.items()},
         "protocols": lambda: {name: protocol.summary for name, protocol in PROTOCOLS.items()},
         "recipes": lambda: {
             name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from maotune.cli.common import AsJson, Root, Settings, app, err
-from maotune.cli.results import show_results
+from maotune.cli.results import show_pictures, show_results
 
 
 @app.command()
@@ -29,6 +29,7 @@ def run(
     """Run an experiment of the paper: a trial for each data set, learner, method and seed. Run again, it goes on."""
     from maotune.protocols.experiments import EXPERIMENTS, plan_runs
     from maotune.recipe import choose, find_suite, parse_override
+    from maotune.sweep.inference import measure
     from maotune.sweep.local import run_local
     from maotune.sweep.manifest import Sweep, Trial
 
@@ -38,13 +39,17 @@ def run(
     said = dict(map(parse_override, settings or ())) | {key: value for key, value in given.items() if value is not None}
     planned = plan_runs(
         chosen,
-        data.split(",") if data else of_suite.sets,
+        data.split(",") if data else chosen.sets(suite, of_suite.sets),
         learners=learners.split(",") if learners else (),
         methods=methods.split(",") if methods else (),
         seeds=[int(seed) for seed in seeds.split(",")],
-        settings={**of_suite.settings, **said},
+        settings=said,
+        defaults=of_suite.settings,
     )
     where = folder or Path("runs") / experiment
+    if chosen.picture is not None:
+        show_pictures((chosen.picture(one.recipe) for one in planned), where, as_json)
+        return
     before = Sweep.read(where) if (where / "sweep.json").exists() else Sweep(where, ())
     trials = [Trial(where / one.recipe.slug, experiment, one.variant, one.recipe) for one in planned]
     before.extended(trials, shlex.join(["maotune", *sys.argv[1:]])).save()
@@ -58,6 +63,8 @@ def run(
         err.print(f"[{done}/{len(missing)}] {ended.name}", markup=False, highlight=False, soft_wrap=True)
 
     run_local(missing, jobs, on_end)
+    if chosen.inference:
+        measure(trial for trial in trials if trial.result() is not None)
     finished = [(trial.folder, result) for trial in trials if (result := trial.result()) is not None]
     if finished:
         show_results([result for _, result in finished], as_json, [one for one, _ in finished])

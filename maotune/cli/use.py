@@ -139,7 +139,9 @@ def _load(path: Path, clip: str | None) -> "Run":
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="learners, methods, data, recipes or settings.")],
+    what: Annotated[
+        str, typer.Argument(help="learners, methods, protocols, experiments, suites, data, recipes or settings.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """List what there is to choose from."""
