@@ -4,16 +4,27 @@ import difflib
 import random
 from pathlib import Path
 
-from maotune.data import coop, icons
-from maotune.data.dataset import Dataset
-from maotune.data.readers import read_folder, read_split_json, read_table
+from maotune.data import coop, hub, icons
+from maotune.data.dataset import Dataset, Sample
+from maotune.data.readers import read_folder, read_split_json, read_table, read_unlabelled
 
-_FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), or a .json file (CoOp's split)"
+_FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), a .json file (CoOp's split), or hub:PATH_OR_ID"
 
 
 def names() -> tuple[str, ...]:
     """The data sets that have a name: those that are shipped, then those in CoOp's layout."""
     return (*icons.SETS, *coop.SETS)
+
+
+def load_unlabelled(source: str | Path) -> tuple[Sample, ...]:
+    """Images without labels: a folder, tar shards (a file, a folder, a pattern), or a data set of ``hub.FORM``.
+
+    Raises:
+        ValueError: no image. NotADirectoryError: no such folder or shard.
+    """
+    if str(source).startswith(hub.PREFIX):
+        return hub.read_hub_unlabelled(str(source))
+    return read_unlabelled(Path(source).expanduser())
 
 
 def load_dataset(
@@ -23,10 +34,10 @@ def load_dataset(
     fractions: tuple[float, float] = (0.5, 0.2),
     stream: random.Random | None = None,
 ) -> Dataset:
-    """A data set by name (``names()``), or from an image folder, a table, or a CoOp split file.
+    """A data set by name (``names()``), from an image folder, a table, a CoOp split file, or Hugging Face ``datasets``.
 
     Args:
-        source: name or path.
+        source: name or path, or ``hub.FORM``.
         root: where the images are. A name of ``coop.SETS`` needs the folder of all data sets; for a table or split
             file it is the folder that paths count from, if that is not the file's own.
         classes: class names file: order and display names of the classes (``readers.read_class_names``).
@@ -45,6 +56,8 @@ def load_dataset(
         if root is None:
             raise ValueError(f"{name} is not shipped: give the folder that holds {coop.SETS[name].folder} as root")
         return coop.load(name, root, stream)
+    if name.startswith(hub.PREFIX):
+        return hub.read_hub(name, classes, fractions)
     path = Path(source).expanduser()
     if path.is_dir():
         return read_folder(path, classes, fractions)

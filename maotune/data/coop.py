@@ -11,9 +11,9 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from maotune.clip.templates import DATASETS as TEMPLATES
 from maotune.data.dataset import Dataset
@@ -22,6 +22,15 @@ from maotune.data.readers import Item, Splits, folders_in, images_in, labelled_d
 T = TypeVar("T")
 
 Annotated = Callable[[Path, random.Random], Splits]
+
+
+class Counts(NamedTuple):
+    """The size of a data set."""
+
+    classes: int
+    train: int
+    val: int
+    test: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,9 @@ class CoopSet:
     """Where the paths of the split file count from, below the folder."""
     split: str | None = None
     """Name of the split file."""
-    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Classes, images of train, val, test of the original with CoOp's split."""
+    _: KW_ONLY
+    counts: Counts
+    """Of the original with CoOp's split."""
 
 
 def load(name: str, root: Path, stream: random.Random | None = None) -> Dataset:
@@ -125,7 +135,7 @@ def _pets(folder: Path, stream: random.Random) -> Splits:
 
 
 def _flowers(folder: Path, stream: random.Random) -> Splits:
-    labels = _matlab(folder / "imagelabels.mat")["labels"][0]
+    labels = read_matlab(folder / "imagelabels.mat")["labels"][0]
     path = folder / "cat_to_name.json"
     names = json.loads(read_text(path))
     by_label: dict[int, list[Path]] = {}
@@ -137,10 +147,10 @@ def _flowers(folder: Path, stream: random.Random) -> Splits:
 
 
 def _cars(folder: Path, stream: random.Random) -> Splits:
-    names = [str(name[0]) for name in _matlab(folder / "devkit/cars_meta.mat")["class_names"][0]]
+    names = [str(name[0]) for name in read_matlab(folder / "devkit/cars_meta.mat")["class_names"][0]]
 
     def read(images: str, annotations: str) -> list[Item]:
-        rows = _matlab(folder / annotations)["annotations"][0]
+        rows = read_matlab(folder / annotations)["annotations"][0]
         labels = [int(row["class"][0, 0]) - 1 for row in rows]
         return [
             (folder / images / row["fname"][0], label, year_first(names[label]))
@@ -246,8 +256,12 @@ def _parsed(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
                 raise ValueError(f"{path}, line {number} cannot be understood: {line!r:.80}") from error
 
 
-def _matlab(path: Path) -> Any:
-    """The variables of a MATLAB file."""
+def read_matlab(path: Path) -> Any:
+    """The variables of a MATLAB file.
+
+    Raises:
+        ValueError: scipy is not installed. FileNotFoundError: no such file.
+    """
     try:
         scipy = importlib.import_module("scipy.io")
     except ModuleNotFoundError as error:
@@ -258,7 +272,7 @@ def _matlab(path: Path) -> Any:
 
 
 SETS = {
-    "imagenet": CoopSet("imagenet", _imagenet, counts=(1000, 1281167, 0, 50000)),
+    "imagenet": CoopSet("imagenet", _imagenet, counts=Counts(1000, 1281167, 0, 50000)),
     "caltech101": CoopSet(
         "caltech-101",
         _class_folders(
@@ -268,18 +282,32 @@ SETS = {
         ),
         "101_ObjectCategories",
         "split_zhou_Caltech101.json",
-        (100, 4128, 1649, 2465),
+        counts=Counts(100, 4128, 1649, 2465),
     ),
-    "oxford-pets": CoopSet("oxford_pets", _pets, "images", "split_zhou_OxfordPets.json", (37, 2944, 736, 3669)),
-    "stanford-cars": CoopSet("stanford_cars", _cars, ".", "split_zhou_StanfordCars.json", (196, 6509, 1635, 8041)),
-    "flowers102": CoopSet("oxford_flowers", _flowers, "jpg", "split_zhou_OxfordFlowers.json", (102, 4093, 1633, 2463)),
+    "oxford-pets": CoopSet(
+        "oxford_pets", _pets, "images", "split_zhou_OxfordPets.json", counts=Counts(37, 2944, 736, 3669)
+    ),
+    "stanford-cars": CoopSet(
+        "stanford_cars", _cars, ".", "split_zhou_StanfordCars.json", counts=Counts(196, 6509, 1635, 8041)
+    ),
+    "flowers102": CoopSet(
+        "oxford_flowers", _flowers, "jpg", "split_zhou_OxfordFlowers.json", counts=Counts(102, 4093, 1633, 2463)
+    ),
     "food101": CoopSet(
-        "food-101", _class_folders("images"), "images", "split_zhou_Food101.json", (101, 50500, 20200, 30300)
+        "food-101",
+        _class_folders("images"),
+        "images",
+        "split_zhou_Food101.json",
+        counts=Counts(101, 50500, 20200, 30300),
     ),
-    "fgvc-aircraft": CoopSet("fgvc_aircraft", _aircraft, counts=(100, 3334, 3333, 3333)),
-    "sun397": CoopSet("sun397", _scenes, "SUN397", "split_zhou_SUN397.json", (397, 15880, 3970, 19850)),
+    "fgvc-aircraft": CoopSet("fgvc_aircraft", _aircraft, counts=Counts(100, 3334, 3333, 3333)),
+    "sun397": CoopSet("sun397", _scenes, "SUN397", "split_zhou_SUN397.json", counts=Counts(397, 15880, 3970, 19850)),
     "dtd": CoopSet(
-        "dtd", _class_folders("images"), "images", "split_zhou_DescribableTextures.json", (47, 2820, 1128, 1692)
+        "dtd",
+        _class_folders("images"),
+        "images",
+        "split_zhou_DescribableTextures.json",
+        counts=Counts(47, 2820, 1128, 1692),
     ),
     "eurosat": CoopSet(
         "eurosat",
@@ -300,12 +328,18 @@ SETS = {
         ),
         "2750",
         "split_zhou_EuroSAT.json",
-        (10, 13500, 5400, 8100),
+        counts=Counts(10, 13500, 5400, 8100),
     ),
-    "ucf101": CoopSet("ucf101", _actions, "UCF-101-midframes", "split_zhou_UCF101.json", (101, 7639, 1898, 3783)),
-    "imagenetv2": CoopSet("imagenetv2", _imagenet_v2, counts=(1000, 0, 0, 10000)),
-    "imagenet-sketch": CoopSet("imagenet-sketch", _imagenet_variant("images"), counts=(1000, 0, 0, 50889)),
-    "imagenet-a": CoopSet("imagenet-adversarial", _imagenet_variant("imagenet-a"), counts=(200, 0, 0, 7500)),
-    "imagenet-r": CoopSet("imagenet-rendition", _imagenet_variant("imagenet-r"), counts=(200, 0, 0, 30000)),
+    "ucf101": CoopSet(
+        "ucf101", _actions, "UCF-101-midframes", "split_zhou_UCF101.json", counts=Counts(101, 7639, 1898, 3783)
+    ),
+    "imagenetv2": CoopSet("imagenetv2", _imagenet_v2, counts=Counts(1000, 0, 0, 10000)),
+    "imagenet-sketch": CoopSet("imagenet-sketch", _imagenet_variant("images"), counts=Counts(1000, 0, 0, 50889)),
+    "imagenet-a": CoopSet("imagenet-adversarial", _imagenet_variant("imagenet-a"), counts=Counts(200, 0, 0, 7500)),
+    "imagenet-r": CoopSet("imagenet-rendition", _imagenet_variant("imagenet-r"), counts=Counts(200, 0, 0, 30000)),
 }
-"""The eleven of the paper, and four that look at ImageNet's classes in another way."""
+"""The eleven of the paper, and four that look at ImageNet's classes in another way.
+
+The counts of the eleven were checked against statistics that others publish of CoOp's splits, and those of the variants
+against the data sets' own pages, but for ImageNet-Sketch: its page says 50,000 and means 50 a class, its archive holds
+50,889."""

@@ -1,20 +1,22 @@
-"""Data sets on disk: class folders, a table, CoOp's split JSON, a heap of unlabelled images.
+"""Data sets on disk: class folders, a table, CoOp's split JSON, a heap of unlabelled images, also in tar shards.
 
 No reader decodes an image or depends on the order in which a folder lists its files.
 """
 
 import csv
+import glob
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from maotune.data.dataset import Dataset, Sample
+from maotune.data.dataset import Dataset, ImageRef, Sample
 from maotune.data.images import SUFFIXES, ImageFile
+from maotune.data.shards import SHARD, read_shard
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ CLASS_FILE = "classes.tsv"
 
 _ENDINGS = " ".join(sorted(SUFFIXES))
 
-_SPLITS = {
+SPLIT_NAMES = {
     "train": "train",
     "val": "val",
     "valid": "val",
@@ -32,6 +34,9 @@ _SPLITS = {
     "unlabelled": "unlabelled",
     "unlabeled": "unlabelled",
 }
+"""What a split is called, by what others call it (lower case)."""
+
+T = TypeVar("T", Path, int)
 
 Labelled = tuple[Path, str]
 Item = tuple[Path, int, str]
@@ -86,9 +91,9 @@ def read_folder(folder: Path, classes: Path | None = None, fractions: tuple[floa
     tops = folders_in(folder)
     found: dict[str, list[Labelled]] = {}
     unlabelled: list[Path] = []
-    if any(_SPLITS.get(top.name.lower()) in ("train", "test") for top in tops):
+    if any(SPLIT_NAMES.get(top.name.lower()) in ("train", "test") for top in tops):
         for top in tops:
-            split = _SPLITS.get(top.name.lower())
+            split = SPLIT_NAMES.get(top.name.lower())
             if split is None:
                 log.warning("%s is none of train, val, test, unlabelled: left out", top)
             elif split == "unlabelled":
@@ -96,28 +101,43 @@ def read_folder(folder: Path, classes: Path | None = None, fractions: tuple[floa
             else:
                 found.setdefault(split, []).extend(_class_folders(folders_in(top), folder))
     elif tops:
-        pile = [top for top in tops if _SPLITS.get(top.name.lower()) == "unlabelled"]
+        pile = [top for top in tops if SPLIT_NAMES.get(top.name.lower()) == "unlabelled"]
         unlabelled += [image for top in pile for image in images_in(top, folder)]
-        found = _split(_class_folders([top for top in tops if top not in pile], folder), folder, fractions)
+        labelled = _class_folders([top for top in tops if top not in pile], folder)
+        found = split_by_shares(labelled, lambda path: _relative(path, folder), fractions)
     else:
         unlabelled = images_in(folder, folder)
     if not unlabelled and not any(found.values()):
         raise ValueError(f"{folder} holds no images ({_ENDINGS}): expected train/CLASS/..., CLASS/... or images alone")
-    return _dataset(folder.resolve().name, found, unlabelled, classes, "folder")
+    return number_labels(folder.resolve().name, _files(found), map(ImageFile, unlabelled), classes, "folder")
 
 
-def read_unlabelled(folder: Path) -> tuple[Sample, ...]:
-    """All images in a folder and the folders inside, sorted by path, without labels.
+def read_unlabelled(source: Path) -> tuple[Sample, ...]:
+    """All images without labels: in a folder and the folders inside, in a tar shard, or in what a pattern matches.
+
+    First the files, sorted by path; then the shards, sorted too, each with its images by their paths in it. Tar shards
+    (``shards.read_shard``) are read in place.
 
     Raises:
-        ValueError: no image. NotADirectoryError: no such folder.
+        ValueError: no image. NotADirectoryError: neither a folder nor a shard.
     """
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder")
-    images = images_in(folder, folder)
-    if not images:
-        raise ValueError(f"{folder} holds no images ({_ENDINGS})")
-    return tuple(Sample(ImageFile(path), -1) for path in images)
+    if source.is_dir():
+        images, shards, others = _look_through(source, source)
+        _left_out(others, source, source)
+    elif glob.has_magic(str(source)) and not source.exists():
+        matched = sorted(Path(path) for path in glob.glob(str(source), recursive=True))
+        images = [path for path in matched if path.suffix.lower() in SUFFIXES]
+        shards = [path for path in matched if path.suffix.lower() == SHARD]
+    elif source.is_file() and source.suffix.lower() == SHARD:
+        images, shards = [], [source]
+    else:
+        raise NotADirectoryError(f"{source} is neither a folder nor a {SHARD} file")
+    found: list[ImageRef] = [ImageFile(path) for path in images]
+    for shard in shards:
+        found += read_shard(shard)
+    if not found:
+        raise ValueError(f"{source} holds no images ({_ENDINGS}, also in {SHARD} files)")
+    return tuple(Sample(image, -1) for image in found)
 
 
 def read_table(
@@ -146,12 +166,12 @@ def read_table(
             raise ValueError(f"{where}: {relative} stands in line {seen[image]} already")
         seen[image] = number
         label, split = row.get("label", "").strip(), row.get("split", "").strip().lower()
-        if split and split not in _SPLITS:
+        if split and split not in SPLIT_NAMES:
             raise ValueError(f"{where}: split {split!r} is unknown; there are train, val, test, unlabelled")
-        if not label or _SPLITS.get(split) == "unlabelled":
+        if not label or SPLIT_NAMES.get(split) == "unlabelled":
             unlabelled.append(image)
         elif split:
-            found.setdefault(_SPLITS[split], []).append((image, label))
+            found.setdefault(SPLIT_NAMES[split], []).append((image, label))
         else:
             unsplit.append((image, label))
     if not seen:
@@ -161,9 +181,10 @@ def read_table(
             f"{path}: {len(unsplit)} labelled lines lack a split; fill in the whole column or leave it out"
         )
     if unsplit:
-        found = _split(unsplit, root, fractions)
+        base = root
+        found = split_by_shares(unsplit, lambda path: _relative(path, base), fractions)
     _some_exist(list(seen), path, root)
-    return _dataset(path.stem, found, unlabelled, classes, "label")
+    return number_labels(path.stem, _files(found), map(ImageFile, unlabelled), classes, "label")
 
 
 def read_split_json(path: Path, root: Path | None = None) -> Dataset:
@@ -227,10 +248,24 @@ def labelled_dataset(name: str, splits: Splits, templates: tuple[str, ...] | Non
     return dataset if templates is None else replace(dataset, templates=templates)
 
 
-def _dataset(
-    name: str, found: Mapping[str, Sequence[Labelled]], unlabelled: Iterable[Path], classes: Path | None, noun: str
+def number_labels(
+    name: str,
+    found: Mapping[str, Sequence[tuple[ImageRef, str]]],
+    unlabelled: Iterable[ImageRef],
+    classes: Path | None,
+    noun: str,
+    order: Sequence[str] | None = None,
 ) -> Dataset:
-    """Number the labels, in the order of the class names file or else sorted."""
+    """A data set from images with names for labels.
+
+    Args:
+        name: of the data set. found: images and labels by split. unlabelled: more images.
+        classes: class names file: order of the labels, display names. noun: what a label is called in errors.
+        order: of the labels without such a file; by default sorted, whole numbers as numbers.
+
+    Raises:
+        ValueError: the class names file does not fit.
+    """
     labels = {label for items in found.values() for _, label in items}
     if classes is not None:
         names = read_class_names(classes)
@@ -241,36 +276,46 @@ def _dataset(
             )
         if labels and (empty := sorted(set(names) - labels)):  # to be recognised by their names alone
             log.info("%s has no labelled image of %r%s", name, empty[0], _and_more(empty))
+    elif order is not None:
+        names = {label: label for label in order}
     else:
         numbers = all(label.isdecimal() for label in labels)
-        order = sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
-        names = {label: label for label in order}
+        names = {label: label for label in sorted(labels, key=lambda label: (int(label) if numbers else 0, label))}
     position = {label: index for index, label in enumerate(names)}
 
     def of(split: str) -> tuple[Sample, ...]:
-        return tuple(Sample(ImageFile(path), position[label]) for path, label in found.get(split, ()))
+        return tuple(Sample(image, position[label]) for image, label in found.get(split, ()))
 
-    pile = tuple(Sample(ImageFile(path), -1) for path in unlabelled)
+    pile = tuple(Sample(image, -1) for image in unlabelled)
     return Dataset(name, tuple(names.values()), of("train"), of("val"), of("test"), pile)
 
 
-def _split(items: Sequence[Labelled], root: Path, fractions: tuple[float, float]) -> dict[str, list[Labelled]]:
-    """Split each class. Where an image goes depends on paths from ``root`` alone; each class has a training image.
+def _files(found: Mapping[str, Sequence[Labelled]]) -> dict[str, list[tuple[ImageRef, str]]]:
+    return {split: [(ImageFile(path), label) for path, label in items] for split, items in found.items()}
+
+
+def split_by_shares(
+    items: Sequence[tuple[T, str]], name_of: Callable[[T], str], fractions: tuple[float, float]
+) -> dict[str, list[tuple[T, str]]]:
+    """Split each class. Where an image goes depends on its name alone; each class has a training image.
 
     Half, a fifth and the rest, CoOp's own fractions, unless told otherwise.
+
+    Raises:
+        ValueError: ``fractions`` (train, val) cannot be.
     """
     train_share, val_share = fractions
     if not (0 < train_share <= 1 and 0 <= val_share <= 1 and train_share + val_share <= 1 + 1e-9):
         raise ValueError(
             f"fractions {fractions}: give the shares of train and val; train above 0, both together 1 at most"
         )
-    by_label: dict[str, list[Labelled]] = {}
+    by_label: dict[str, list[tuple[T, str]]] = {}
     for item in items:
         by_label.setdefault(item[1], []).append(item)
-    splits: dict[str, list[Labelled]] = {"train": [], "val": [], "test": []}
+    splits: dict[str, list[tuple[T, str]]] = {"train": [], "val": [], "test": []}
     for label in sorted(by_label):
         # Hashes of names, not the names: cameras number their files, and one half of an outing is no sample of it.
-        drawn = sorted(by_label[label], key=lambda item: hashlib.sha256(_relative(item[0], root).encode()).digest())
+        drawn = sorted(by_label[label], key=lambda item: hashlib.sha256(name_of(item[0]).encode()).digest())
         train = max(1, round(len(drawn) * train_share))
         val = train + round(len(drawn) * val_share)
         for split, part in (("train", drawn[:train]), ("val", drawn[train:val]), ("test", drawn[val:])):
@@ -290,17 +335,32 @@ def folders_in(folder: Path) -> list[Path]:
 
 def images_in(folder: Path, root: Path) -> list[Path]:
     """The images below ``folder``, sorted by path; other files are named in the log."""
+    images, shards, others = _look_through(folder, root)
+    _left_out([*others, *shards], folder, root)
+    return images
+
+
+def _look_through(folder: Path, root: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """The images, tar shards and other files below ``folder``, each sorted by path from ``root``."""
     images: list[Path] = []
+    shards: list[Path] = []
     others: list[Path] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not _hidden(name)]
         for name in files:
             if not _hidden(name):
-                (images if os.path.splitext(name)[1].lower() in SUFFIXES else others).append(Path(parent, name))
+                suffix = os.path.splitext(name)[1].lower()
+                of_kind = images if suffix in SUFFIXES else shards if suffix == SHARD else others
+                of_kind.append(Path(parent, name))
+    for paths in (images, shards, others):
+        paths.sort(key=lambda path: _relative(path, root))
+    return images, shards, others
+
+
+def _left_out(others: Iterable[Path], folder: Path, root: Path) -> None:
     if others := [other for other in others if other.name not in ("Thumbs.db", "desktop.ini", CLASS_FILE)]:
         shown = ", ".join(_relative(other, root) for other in sorted(others)[:5]) + " ..." * (len(others) > 5)
         log.warning("%s: left out %d files that are no images by their names: %s", folder, len(others), shown)
-    return sorted(images, key=lambda image: _relative(image, root))
 
 
 def _hidden(name: str) -> bool:
