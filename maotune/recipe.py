@@ -21,10 +21,9 @@ from maotune.clip import FrozenCLIP, load_clip
 from maotune.clip.templates import SIXTY
 from maotune.contract import AbstractLearner
 from maotune.data import coop, icons
-from maotune.data.catalog import load_dataset, names
+from maotune.data.catalog import load_dataset, load_unlabelled, names
 from maotune.data.dataset import Dataset
-from maotune.data.images import Scan, Skipped, scan
-from maotune.data.readers import read_unlabelled
+from maotune.data.images import Skipped
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.mao.plan import METHODS, MaoSettings
@@ -32,6 +31,7 @@ from maotune.protocols.adapt import adapt
 from maotune.protocols.base_to_new import base_to_new
 from maotune.protocols.cross_dataset import cross_dataset
 from maotune.protocols.few_shot import few_shot
+from maotune.protocols.readable import draw_readable, read_all
 from maotune.protocols.splits import Split, Splits
 from maotune.train.fit import FitSettings
 
@@ -108,13 +108,13 @@ class DataSettings(Settings):
     """The images."""
 
     source: str = "icons-animals"
-    """A shipped set, a folder of images, or a CSV/JSONL/split file."""
+    """A shipped set, a folder of images, a CSV/JSONL/split file, or ``hub:PATH_OR_ID``."""
     root: Path | None = None
     """Where the source is looked for if it is a name or a relative path."""
     classes: Path | None = None
     """A text file of class names, with optional display names."""
     unlabelled: Path | None = None
-    """A folder of unlabelled images for MAO's new stage (the ``adapt`` protocol)."""
+    """Unlabelled images for MAO's new stage (the ``adapt`` protocol): a folder, tar shards, or ``hub:...``."""
     targets: tuple[str, ...] | None = None
     """What cross-dataset scores beside the source; default: the other sets of its suite, and those of its kind."""
     split: Split = "test"
@@ -370,8 +370,8 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def load_readable(recipe: Recipe) -> tuple[Dataset, list[Skipped]]:
-    """The data set of a recipe without the images that cannot be read, and these.
+def load_readable(recipe: Recipe, split: str) -> Dataset:
+    """The data set of a recipe; of ``split`` (train, val, test), only the images that can be read.
 
     Raises:
         ValueError: no such data.
@@ -379,42 +379,43 @@ def load_readable(recipe: Recipe) -> tuple[Dataset, list[Skipped]]:
     """
     data = recipe.data
     dataset = load_dataset(data.source, data.root, data.classes)
-    if data.source in icons.SETS:  # shipped images are known to be sound
-        return dataset, []
-    splits = (dataset.train, dataset.val, dataset.test, dataset.unlabelled)
-    train, val, test, unlabelled = found = [scan(split, data.strict) for split in splits]
-    sound = replace(dataset, train=train.kept, val=val.kept, test=test.kept, unlabelled=unlabelled.kept)
-    return sound, [image for split in found for image in split.skipped]
+    kept: dict[str, Any] = {split: read_all(getattr(dataset, split), data.strict).kept}
+    return replace(dataset, **kept)
 
 
 def build_splits(recipe: Recipe) -> tuple[Splits, list[Skipped]]:
-    """The images of a run, readable ones only, and those that were left out.
+    """The images of a run, readable ones only, and those that were left out (``draw_readable``).
 
     Raises:
         ValueError: no such data, or it does not fit the protocol.
         UnreadableImage: an image cannot be read, and ``data.strict`` is set.
     """
     data, protocol = recipe.data, protocol_of(recipe)
-    dataset, skipped = load_readable(recipe)
-    if protocol == "adapt":
-        heap = read_unlabelled(data.unlabelled) if data.unlabelled is not None else ()
-        found = scan(heap, data.strict)
-        return adapt(dataset, data.shots, recipe.seed, found.kept), [*skipped, *found.skipped]
-    if data.unlabelled is not None:
+    if data.unlabelled is not None and protocol != "adapt":
         raise RecipeError(
             f"data.unlabelled (--unlabelled) goes with the protocol adapt; {protocol} draws the unlabelled images that "
             "it needs itself: leave it out, or set protocol=adapt"
         )
-    if protocol == "few-shot":
-        return few_shot(dataset, data.shots, recipe.seed, data.split), skipped
+    datasets = [load_dataset(data.source, data.root, data.classes)]
+    if data.unlabelled is not None:
+        heap = load_unlabelled(data.unlabelled)
+        datasets = [replace(datasets[0], unlabelled=(*datasets[0].unlabelled, *heap))]
     if protocol == "cross-dataset":
-        targets = [_scored_only(recipe, target) for target in targets_of(recipe)]
-        found = [image for _, left_out in targets for image in left_out]
-        return cross_dataset(dataset, [t for t, _ in targets], data.shots, recipe.seed, data.split), [*skipped, *found]
-    splits = base_to_new(
-        dataset, data.shots, recipe.seed, recipe.mao.unlabelled, data.split, unlabelled_shots=data.unlabelled_shots
-    )
-    return splits, skipped
+        datasets += [load_dataset(target, data.root) for target in targets_of(recipe)]
+
+    def draw(datasets: Sequence[Dataset]) -> Splits:
+        dataset, *targets = datasets
+        if protocol == "adapt":
+            return adapt(dataset, data.shots, recipe.seed)
+        if protocol == "few-shot":
+            return few_shot(dataset, data.shots, recipe.seed, data.split)
+        if protocol == "cross-dataset":
+            return cross_dataset(dataset, targets, data.shots, recipe.seed, data.split)
+        return base_to_new(
+            dataset, data.shots, recipe.seed, recipe.mao.unlabelled, data.split, unlabelled_shots=data.unlabelled_shots
+        )
+
+    return draw_readable(draw, datasets, strict=data.strict, whole_train=recipe.mao.pool == "train")
 
 
 def targets_of(recipe: Recipe) -> tuple[str, ...]:
@@ -439,16 +440,6 @@ def targets_of(recipe: Recipe) -> tuple[str, ...]:
         f"{data.source} is in no suite ({', '.join(SUITES)}), so there are no other sets to score: name some, as in "
         "data.targets=[icons-food,icons-weather]"
     )
-
-
-def _scored_only(recipe: Recipe, source: str) -> tuple[Dataset, list[Skipped]]:
-    """A target of cross-dataset: of the splits that are scored there, the readable images."""
-    data = recipe.data
-    dataset = load_dataset(source, data.root)
-    split = "train" if data.split == "held-out" else data.split
-    found = Scan(getattr(dataset, split), ()) if source in icons.SETS else scan(getattr(dataset, split), data.strict)
-    empty: dict[str, Any] = {name: () for name in ("train", "val", "test", "unlabelled")}
-    return replace(dataset, **empty | {split: found.kept}), list(found.skipped)
 
 
 def find_suite(suite: str) -> Suite:

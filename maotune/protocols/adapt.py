@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from maotune.data.dataset import Dataset, Sample
+from maotune.data.dataset import Dataset, Sample, UnreadableImage
 from maotune.data.images import decode_threads
 from maotune.data.sampling import UnlabelledPool, few_shot
 from maotune.protocols.splits import Accuracies, Splits, Test
@@ -13,20 +13,20 @@ from maotune.protocols.splits import Accuracies, Splits, Test
 log = logging.getLogger(__name__)
 
 
-def adapt(dataset: Dataset, shots: int, seed: int, heap: Sequence[Sample] = ()) -> Splits:
+def adapt(dataset: Dataset, shots: int, seed: int) -> Splits:
     """Tune on ``shots`` images of each class that has any, then on the unlabelled ones over all classes.
 
-    The heap may hold images of any class, also of those that have a name and no labelled image; what is in it is not
+    These may be images of any class, also of those that have a name and no labelled image; what they show is not
     known, so the new stage chooses among all names. Scored on the validation split, by which the prompts to use are
     chosen, and on the test split. What is scored is not tuned on: a picture that is also a validation or test image is
-    taken out of the heap and of the training split.
+    taken out of the unlabelled ones and of the training split.
 
     Raises:
         ValueError: fewer than two classes, or no labelled image to tune on.
     """
     if len(dataset.classes) < 2:
         raise ValueError(f"{dataset.name} has {len(dataset.classes)} classes: at least 2 are needed to tell apart")
-    scored = {*_digests([*dataset.val, *dataset.test])}
+    scored = {*_digests([*dataset.val, *dataset.test])} - {None}
     train = _without(dataset.train, scored, "labelled training images")
     labelled = {sample.label for sample in train}
     order = [label for label in range(len(dataset.classes)) if label in labelled]
@@ -39,7 +39,7 @@ def adapt(dataset: Dataset, shots: int, seed: int, heap: Sequence[Sample] = ()) 
         train=tuple(Sample(sample.image, place[sample.label]) for sample in train),
         val=tuple(Sample(sample.image, place[sample.label]) for sample in dataset.val if sample.label in place),
     )
-    images = _without([*dataset.unlabelled, *heap], scored, "unlabelled images")
+    images = _without(dataset.unlabelled, scored, "unlabelled images")
     pool = UnlabelledPool(tuple(Sample(s.image, -1) for s in images), (-1,) * len(images), "natural")
     return Splits(
         name=dataset.name,
@@ -72,7 +72,7 @@ def by_validation(accuracies: Accuracies) -> dict[str, str]:
     return dict.fromkeys(accuracies[zeroshot] or ("any",), best)
 
 
-def _without(samples: Sequence[Sample], scored: set[str], what: str) -> tuple[Sample, ...]:
+def _without(samples: Sequence[Sample], scored: set[str | None], what: str) -> tuple[Sample, ...]:
     """The samples whose content is not scored."""
     kept = tuple(s for s, digest in zip(samples, _digests(samples), strict=True) if digest not in scored)
     if left := len(samples) - len(kept):
@@ -80,6 +80,14 @@ def _without(samples: Sequence[Sample], scored: set[str], what: str) -> tuple[Sa
     return kept
 
 
-def _digests(samples: Sequence[Sample]) -> list[str]:
+def _digests(samples: Sequence[Sample]) -> list[str | None]:
+    """None where there is nothing to read, which is found out when the images are read."""
+
+    def digest(sample: Sample) -> str | None:
+        try:
+            return sample.image.digest()
+        except UnreadableImage:
+            return None
+
     with ThreadPoolExecutor(decode_threads()) as pool:
-        return list(pool.map(lambda sample: sample.image.digest(), samples))
+        return list(pool.map(digest, samples))

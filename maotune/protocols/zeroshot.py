@@ -36,7 +36,7 @@ def score_zeroshot(
     Raises:
         ValueError: no such data set, or no image in that split, or in one half of its classes.
     """
-    dataset, _ = load_readable(recipe)
+    dataset = load_readable(recipe, split)
     base, new = base_new(dataset)
     for part in (dataset, base, new):
         if not getattr(part, split):

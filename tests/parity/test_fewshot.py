@@ -15,10 +15,12 @@ from maotune.data.catalog import load_dataset
 from maotune.data.dataset import Sample
 from maotune.data.readers import read_split_json
 from maotune.data.sampling import base_new, few_shot
+from maotune.recipe import build_splits, load_recipe
 from tests.golden import GOLDEN
 
 RECORDED: dict[str, Any] = json.loads((GOLDEN / "fewshot_splits_seed1.json").read_text())
 NAME = {row.folder: name for name, row in coop.SETS.items()}
+RUNS = {NAME[golden["folder"]]: golden for golden in RECORDED["with_split_json"].values()}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,37 @@ def test_splits_drawn_from_annotations_are_those_of_coop(annotations_only: Path,
     assert listed(drawn.train, folder) == expected["train"]
     assert listed(drawn.val, folder) == expected["val"]
     assert list(dataset.classes) == golden["classnames"]["all"]
+
+
+@pytest.mark.parametrize("name", ["dtd", "flowers102", "imagenet"])
+def test_a_run_tunes_on_the_draw_of_coop(with_splits: Path, name: str) -> None:
+    golden = RUNS[name]
+    folder = with_splits / golden["folder"]
+    recipe = load_recipe(None, {"data.source": name, "data.root": str(with_splits), "data.shots": 4, "seed": 1})
+    splits, skipped = build_splits(recipe)
+    assert not skipped
+    assert listed(splits.shots, folder) == golden["runs"]["shots4_seed1_base"]["train"]
+    assert splits.unlabelled is not None
+    drawn = [image for image, _ in listed(splits.unlabelled.samples, folder)]
+    assert sorted(drawn) == sorted(image for image, _ in golden["runs"]["shots4_seed1_new"]["train"])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("shots", [1, 16])
+def test_other_seeds_draw_from_one_stream_class_by_class(with_splits: Path, shots: int, seed: int) -> None:
+    """Against the rule written out again, with the global generator, as CoOp seeds it."""
+    for name in coop.SETS.keys() - {"imagenetv2", "imagenet-sketch", "imagenet-a", "imagenet-r"}:
+        dataset = load_dataset(name, with_splits)
+        random.seed(seed)
+        expected = []
+        for part, most in ((dataset.train, shots), (dataset.val, min(shots, 4))):
+            labels = list(dict.fromkeys(sample.label for sample in part))
+            of_label = [[sample for sample in part if sample.label == label] for label in labels]
+            expected.append(
+                [s for items in of_label for s in (random.sample(items, most) if len(items) >= most else items)]
+            )
+        drawn = few_shot(dataset, shots, seed)
+        assert [list(drawn.train), list(drawn.val)] == expected, name
 
 
 def test_a_split_file_finds_its_images(with_splits: Path) -> None:

@@ -80,7 +80,7 @@ def test_base_to_new_needs_images_to_score() -> None:
 
 def test_adapt_tunes_on_what_is_labelled_and_recognises_all_names() -> None:
     heap = [Sample(Picture(f"heap/{number}"), -1) for number in range(7)]
-    splits = adapt(dataset((6, 0, 1, 6, 0)), 2, 1, heap)
+    splits = adapt(replace(dataset((6, 0, 1, 6, 0)), unlabelled=heap), 2, 1)
     assert splits.classes == ("ant", "cow", "dog"), "in their order, without the two that have only a name"
     assert sorted(sample.label for sample in splits.shots) == [0, 0, 1, 2, 2], "all of a class that has fewer"
     assert splits.new_classes == ("ant", "bee", "cow", "dog", "eel")
@@ -97,7 +97,7 @@ def test_adapt_tunes_on_no_image_that_is_scored(caplog: pytest.LogCaptureFixture
     toy = dataset()
     twice = replace(toy, train=(*toy.train, Sample(toy.test[0].image, 0)))
     heap = [Sample(sample.image, -1) for sample in (toy.val[3], toy.test[4])] + [Sample(Picture("heap/1"), -1)]
-    splits = adapt(twice, 16, 1, heap)
+    splits = adapt(replace(twice, unlabelled=heap), 16, 1)
     assert splits.unlabelled is not None
     tuned = contents([*splits.shots, *splits.train, *splits.unlabelled.samples])
     assert tuned == contents(toy.train) | {heap[2].image.digest()}
