@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from maotune import __version__
-from maotune.cli import data, sweeps, train, use  # noqa: F401 - they add their commands
+from maotune.cli import data, report, sweeps, train, use  # noqa: F401 - they add their commands
 from maotune.cli.common import app, err, out, print_json
 
 
@@ -31,6 +31,7 @@ def common(
 SEVERAL = {
     "train": ("--learner", "--learners", "--method", "--methods", "--seed", "--seeds"),
     "zeroshot": ("--data",),
+    "report": ("--format", "--formats"),
     "run": ("--data", "--learner", "--learners", "--method", "--methods", "--seed", "--seeds"),
 }
 """By command, the options that take several values, with commas or spaces between them."""
@@ -67,7 +68,7 @@ def call(arguments: list[str]) -> int:
     logging.getLogger("maotune").setLevel(logging.INFO)
     as_json = "--json" in arguments
     try:
-        code = app(join_values(arguments), standalone_mode=False)
+        code = app(join_values(arguments), standalone_mode=False, obj=arguments)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -88,9 +89,10 @@ def call(arguments: list[str]) -> int:
 
 
 def _stopped(arguments: list[str]) -> str:
-    if arguments[0] != "train":
+    if arguments[0] not in ("train", "run"):
         return "stopped"
-    again = shlex.join([*arguments, *(() if "--resume" in arguments else ("--resume",))])
+    needs = arguments[0] == "train" and "--resume" not in arguments  # a sweep always goes on
+    again = shlex.join([*arguments, *(("--resume",) if needs else ())])
     return f"stopped; what was done is kept. Go on with: maotune {again}"
 
 

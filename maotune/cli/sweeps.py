@@ -1,18 +1,44 @@
-"""``maotune run``: the experiments of the paper."""
+"""``maotune run`` and ``maotune status``: the experiments of the paper, and how far they are."""
 
 import shlex
-import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maotune.cli.common import AsJson, Root, Settings, app, err
+from maotune.cli.common import AsJson, Root, Settings, app, out, print_json
 from maotune.cli.results import show_pictures, show_results
+from maotune.cli.sweep_view import (
+    say,
+    settings_in_words,
+    show_averages,
+    show_plan,
+    show_status,
+    status_document,
+    watching,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from maotune.protocols.run import Result
+    from maotune.sweep.engine import Engine
+    from maotune.sweep.manifest import Trial
+
+ENGINES = {
+    "local": "processes on this machine, on its GPUs in turn",
+    "ray": "tasks on a Ray cluster",
+    "slurm": "jobs of Slurm, through submitit",
+}
+"""By name."""
+FEW = 3
+"""Data sets whose tables fit the terminal one by one."""
 
 
 @app.command()
 def run(
+    context: typer.Context,
     experiment: Annotated[str, typer.Argument(help="`maotune list experiments`.")],
     settings: Settings = None,
     suite: Annotated[str, typer.Option(help="A suite of data sets.")] = "icons-11",
@@ -20,54 +46,203 @@ def run(
     learners: Annotated[str | None, typer.Option("--learners", "--learner", help="Default: the experiment's.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", "--method", help="Default: the experiment's.")] = None,
     seeds: Annotated[str, typer.Option("--seeds", "--seed", help="1,2,3 or 1 2 3.")] = "1,2,3",
+    shots: Annotated[int | None, typer.Option(help="Labelled images a class.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs in all; MAO splits them between its stages.")] = None,
     root: Root = None,
     clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where trials are written; default: runs/EXPERIMENT.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time on this machine.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Trials at a time; default: one for each GPU, else for each core; on a cluster, all that fit."
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where trials run: local, ray or slurm.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="ray: auto, HOST:PORT or ray://HOST:PORT. slurm: `local` tries it without Slurm."),
+    ] = None,
+    ask: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="What a trial asks of the cluster. ray: num_cpus, num_gpus, memory. "
+            "slurm: partition, timeout_min, mem_gb, cpus_per_task, gpus_per_node, account, ... Can be given again.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment of the paper: a trial for each data set, learner, method and seed. Run again, it goes on."""
+    """Run an experiment of the paper: a trial for each data set, learner, method and seed.
+
+    Killed or stopped at any time, the same command goes on where it was; what is finished is not run again.
+    """
     from maotune.protocols.experiments import EXPERIMENTS, plan_runs
-    from maotune.recipe import choose, find_suite, parse_override
+    from maotune.recipe import SHORT, RecipeError, choose, find_suite, parse_override
+    from maotune.sweep.engine import drive
     from maotune.sweep.inference import measure
-    from maotune.sweep.local import run_local
     from maotune.sweep.manifest import Sweep, Trial
 
     chosen = EXPERIMENTS[choose("experiment", experiment, EXPERIMENTS)]
+    choose("engine", engine, ENGINES)
     of_suite = find_suite(suite)
-    given: dict[str, Any] = {"data.root": root, "clip.source": clip}
-    said = dict(map(parse_override, settings or ())) | {key: value for key, value in given.items() if value is not None}
+    sources = _names(data) if data else list(chosen.sets(suite, of_suite.sets))
+    _check_sources(sources, root)
+    options: dict[str, Any] = {"data.shots": shots, "epochs": epochs, "data.root": root, "clip.source": clip}
+    said = {SHORT.get(key, key): value for key, value in map(parse_override, settings or ())}
+    said |= {key: value for key, value in options.items() if value is not None}
+    defaults = of_suite.settings if {*sources} <= {*of_suite.sets} else {}  # made for these sets
     planned = plan_runs(
         chosen,
-        data.split(",") if data else chosen.sets(suite, of_suite.sets),
-        learners=learners.split(",") if learners else (),
-        methods=methods.split(",") if methods else (),
-        seeds=[int(seed) for seed in seeds.split(",")],
+        sources,
+        learners=_names(learners),
+        methods=_names(methods),
+        seeds=_seeds(seeds),
         settings=said,
-        defaults=of_suite.settings,
+        defaults=defaults,
     )
     where = folder or Path("runs") / experiment
     if chosen.picture is not None:
         show_pictures((chosen.picture(one.recipe) for one in planned), where, as_json)
         return
-    before = Sweep.read(where) if (where / "sweep.json").exists() else Sweep(where, ())
-    trials = [Trial(where / one.recipe.slug, experiment, one.variant, one.recipe) for one in planned]
-    before.extended(trials, shlex.join(["maotune", *sys.argv[1:]])).save()
-    missing = [trial.folder for trial in trials if trial.result() is None]
-    err.print(f"{len(trials)} trials in {where}, {len(missing)} of them to run", markup=False)
-    done = 0
-
-    def on_end(ended: Path) -> None:
-        nonlocal done
-        done += 1
-        err.print(f"[{done}/{len(missing)}] {ended.name}", markup=False, highlight=False, soft_wrap=True)
-
-    run_local(missing, jobs, on_end)
+    trials = [Trial((where / one.recipe.slug).absolute(), experiment, one.variant, one.recipe) for one in planned]
+    if not trials:
+        raise RecipeError(f"nothing to run: {experiment} with these learners and methods has no trial")
+    light = {key: value for key, value in defaults.items() if any(_has(one.recipe, key, value) for one in planned)}
+    if dry_run:
+        _show_plan(trials, where, light, said, jobs, as_json)
+        return
+    Sweep.plan(where, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
+    missing = list(dict.fromkeys(trial.folder for trial in trials if trial.result() is None))
+    say(f"{len(trials)} trials in {where}, {len(missing)} of them to run")
+    for sentence in settings_in_words(light, said):
+        say(sentence)
+    failed: dict[Path, str] = {}
+    if missing:
+        with _engine(engine, where, jobs, address, ask or (), trials) as runner:
+            to_watch = [trial for trial in trials if trial.folder in {*missing}]
+            with watching(to_watch, runner.jobs) as listen:
+                failed = drive(runner, missing, listen).failed
+    finished = {trial.folder: result for trial in trials if (result := trial.result()) is not None}
     if chosen.inference:
-        measure(trial for trial in trials if trial.result() is not None)
-    finished = [(trial.folder, result) for trial in trials if (result := trial.result()) is not None]
-    if finished:
-        show_results([result for _, result in finished], as_json, [one for one, _ in finished])
-    if len(finished) < len(trials):
-        err.print(f"{len(trials) - len(finished)} trials are not finished", markup=False)
+        measure(trial for trial in trials if trial.folder in finished)
+    _show_results(trials, finished, as_json)
+    if failed:
+        say(f"{len(failed)} of {len(missing)} trials failed; the same command tries them again:")
+        for one, reason in failed.items():
+            say(f"  {one / 'error.txt'}: {reason}")
         raise typer.Exit(1)
+    say(f"All about it: maotune report {shlex.quote(str(where))}")
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until all trials have ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a sweep is, what runs where, what failed, and how long the rest may take. Only reads."""
+    from rich.live import Live
+
+    from maotune.recipe import RecipeError
+    from maotune.sweep.manifest import Sweep
+    from maotune.sweep.status import Watch
+
+    if watch and as_json:
+        raise RecipeError("--watch shows a table again and again, --json prints one document: give one of them")
+    sweep = Sweep.read(folder)
+    looking = Watch(sweep.trials)
+    states = looking.look()
+    if as_json:
+        print_json(status_document(states, folder, sweep.commands))
+        return
+    if not watch:
+        out.print(show_status(states, folder))
+        return
+    with Live(show_status(states, folder), console=out, auto_refresh=False, vertical_overflow="crop") as live:
+        while any(one.state in ("running", "waiting") for one in states):
+            time.sleep(2.0)
+            states = looking.look()
+            live.update(show_status(states, folder), refresh=True)
+
+
+def _names(values: str | None) -> list[str]:
+    return [value for value in (values or "").split(",") if value]
+
+
+def _seeds(values: str) -> list[int]:
+    from maotune.recipe import RecipeError
+
+    try:
+        seeds = [int(value) for value in _names(values)]
+    except ValueError:
+        raise RecipeError(f"--seeds {values}: give whole numbers, as in --seeds 1 2 3") from None
+    if not seeds:
+        raise RecipeError("--seeds has no number: give some, as in --seeds 1 2 3")
+    return list(dict.fromkeys(seeds))
+
+
+def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:
+    """A misspelt data set shall not fail as so many trials."""
+    from maotune.data.catalog import load_dataset, names
+
+    for source in sources:
+        if source not in names() and not (Path(source).exists() or (root and (root / source).exists())):
+            load_dataset(source, root)  # says what there is, and what is nearest
+
+
+def _has(recipe: Any, key: str, value: Any) -> bool:
+    """Whether a setting got into a recipe: a protocol's own hold against a suite's."""
+    for part in key.split("."):
+        recipe = getattr(recipe, part)
+    return bool(recipe == value)
+
+
+def _asked(pairs: "Sequence[str]") -> dict[str, Any]:
+    from maotune.recipe import parse_override
+
+    return dict(map(parse_override, pairs))
+
+
+def _engine(
+    name: str, folder: Path, jobs: int | None, address: str | None, ask: "Sequence[str]", trials: "Sequence[Trial]"
+) -> "Engine":
+    """Where trials run, as the options say."""
+    from maotune.recipe import RecipeError
+
+    gpus = any(trial.recipe.clip.device in ("auto", "cuda") for trial in trials)
+    if name == "ray":
+        from maotune.sweep.ray import RayEngine
+
+        return RayEngine(address or "auto", jobs, _asked(ask), gpus=gpus)
+    if name == "slurm":
+        from maotune.sweep.slurm import SlurmEngine
+
+        return SlurmEngine(folder.absolute(), jobs, _asked(ask), address or "slurm")
+    if address or ask:
+        raise RecipeError("--address and --ask are for --engine ray and --engine slurm")
+    from maotune.sweep.local import LocalEngine, visible_devices
+
+    return LocalEngine(jobs, visible_devices() if gpus else ())
+
+
+def _show_plan(
+    trials: "list[Trial]", folder: Path, light: dict[str, Any], said: dict[str, Any], jobs: int | None, as_json: bool
+) -> None:
+    if not as_json:
+        show_plan(trials, folder, light, said, jobs)
+        return
+    from maotune.sweep.status import Watch
+
+    document = status_document(Watch(trials).look(), folder, ())
+    print_json({**document, "settings": {"given": said, "suite": light}})
+
+
+def _show_results(trials: "list[Trial]", finished: "dict[Path, Result]", as_json: bool) -> None:
+    """Tables of the data sets where they are few, else of their averages."""
+    results = list(finished.values())
+    if as_json or (results and len({result.dataset for result in results}) <= FEW):
+        if results or as_json:
+            show_results(results, as_json, list(finished))
+    else:
+        show_averages(trials, finished)

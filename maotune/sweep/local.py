@@ -1,66 +1,140 @@
 """Trials on this machine: a few processes at a time, one for each trial."""
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import NamedTuple
+
+from maotune.sweep.engine import Ended, Engine
+from maotune.sweep.trial import LOG, Ending, Surroundings
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
-"""How often a trial is begun again after its process was killed, in one sweep."""
+MEMORY = 4e9
+"""Bytes that a trial on a CPU may need, for the default number of trials at a time."""
+CLIP_MODEL = "transformers.models.clip.modeling_clip"
+"""What every trial imports at last: several seconds that only the server shall spend."""
+LOST_SERVER = 255
+"""Exit code of a process whose fork server was killed: nobody knows how it ended, or whether."""
 
 
-def run_local(folders: Sequence[Path], jobs: int, on_end: Callable[[Path], None] = lambda folder: None) -> None:
-    """Run the trials in ``folders``, ``jobs`` at a time, each in a process of its own.
+class _Running(NamedTuple):
+    process: ForkServerProcess
+    folder: Path
+    device: str | None
 
-    The processes fork from a server that has imported everything and computed nothing, so they begin at once. A killed
-    one is begun again, and goes on from its checkpoint; all end when this process ends, however it ends.
+
+class LocalEngine(Engine):
+    """Processes that fork from a server that has imported everything and computed nothing, so they begin at once.
+
+    All end when this process ends, however it ends.
 
     Args:
-        folders: of the trials.
-        jobs: processes at a time.
-        on_end: called with the folder of each trial whose process has ended for good.
+        jobs: processes at a time; default: one for each of ``devices``, or, on CPUs, for each core (and each 4 GB).
+        devices: what CUDA_VISIBLE_DEVICES may hold, one for a process, the least busy first; empty: left as it is.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["maotune.sweep.trial"])
-    waiting = deque((folder, 1) for folder in folders)
-    running: dict[object, tuple[ForkServerProcess, Path, int]] = {}  # by sentinel
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            folder, attempt = waiting.popleft()
-            process = context.Process(target=_process, args=(folder,), name=folder.name)
-            process.start()
-            running[process.sentinel] = (process, folder, attempt)
-        for sentinel in connection.wait([process.sentinel for process, _, _ in running.values()]):
-            process, folder, attempt = running.pop(sentinel)
+
+    def __init__(self, jobs: int | None = None, devices: Sequence[str] = ()) -> None:
+        self.jobs: int = jobs or len(devices) or default_jobs()
+        self.devices = tuple(devices)
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload(["maotune.sweep.trial", CLIP_MODEL])
+        self._running: dict[int, _Running] = {}  # by sentinel
+
+    def start(self, folders: Sequence[Path]) -> None:
+        """See ``Engine``."""
+        threads = max(1, cores() // self.jobs)
+        for folder in folders:
+            taken = Counter(one.device for one in self._running.values())
+            device = min(self.devices, key=lambda name: taken[name], default=None)
+            process = self._fork((folder, Surroundings.here(), threads, device))
+            self._running[process.sentinel] = _Running(process, folder, device)
+
+    def _fork(self, arguments: tuple[Path, Surroundings, int, str | None], tries: int = 5) -> ForkServerProcess:
+        """A new process; from a new server, where the old one was killed."""
+        for left in reversed(range(tries)):
+            process = self._context.Process(target=_process, args=arguments, name=arguments[0].name)
+            try:
+                process.start()
+            except (OSError, EOFError):
+                if not left:
+                    raise
+                time.sleep(0.2)
+                continue
+            break
+        return process
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """See ``Engine``."""
+        ended = []
+        if not self._running:
+            time.sleep(seconds)
+        for sentinel in connection.wait(list(self._running), seconds):
+            assert isinstance(sentinel, int)
+            process, folder, _ = self._running.pop(sentinel)
             process.join()
-            code = process.exitcode or 0
-            if code < 0 and attempt < ATTEMPTS:
-                log.warning("%s was killed (signal %d): it is begun again", folder.name, -code)
-                waiting.appendleft((folder, attempt + 1))
-            else:
-                on_end(folder)
+            code = process.exitcode
+            process.close()  # one that has lost its server sees this, and ends
+            ended.append(_ended(folder, LOST_SERVER if code is None else code))
+        return ended
+
+    def stop(self) -> None:
+        """See ``Engine``."""
+        self._signal(signal.SIGINT)
+
+    def close(self) -> None:
+        """See ``Engine``."""
+        self._signal(signal.SIGKILL)
+        while self._running:
+            self.wait(1.0)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process, _, _ in self._running.values():
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
 
 
-def _process(folder: Path) -> None:
+def _ended(folder: Path, code: int) -> Ended:
+    if code == -signal.SIGKILL:
+        return Ended(folder, None, "killed (out of memory?)")
+    if code < 0:
+        return Ended(folder, None, f"killed by {signal.Signals(-code).name} (see {LOG})")
+    if code == LOST_SERVER:
+        return Ended(folder, None, "lost with the server that it was forked from")
+    return Ended(folder, Ending(code) if code in [*Ending] else Ending.FAILED)
+
+
+def _process(folder: Path, surroundings: Surroundings, threads: int, device: str | None) -> None:
     """What a process does: one trial."""
-    from maotune.sweep.trial import BUSY, TrialBusy, run_trial
-
+    os.setpgid(0, 0)  # Ctrl-C goes to the driver alone, which tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        run_trial(folder)
-    except TrialBusy:
-        sys.exit(BUSY)
-    except Exception:
-        sys.exit(1)  # the reason stands in the trial's folder
+    _write_to_log(folder)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    import torch
+
+    from maotune.sweep.trial import attempt
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads)
+    sys.exit(attempt(folder, surroundings))
+
+
+def _write_to_log(folder: Path) -> None:
+    """What libraries print would tear the driver's display apart."""
+    with contextlib.suppress(OSError), (folder / LOG).open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
 
 
 def _end_with_parent() -> None:
@@ -68,5 +142,25 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        time.sleep(0.1)
         os._exit(1)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_jobs() -> int:
+    """Trials at a time on CPUs: small models tune fastest with a core each."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores(), int(memory / MEMORY)))
+
+
+def visible_devices() -> list[str]:
+    """The CUDA devices that there are for trials, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name][: torch.cuda.device_count()]
+    return [str(number) for number in range(torch.cuda.device_count())]

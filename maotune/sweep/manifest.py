@@ -10,11 +10,14 @@ from typing import Any
 from maotune.protocols.run import RESULT, Result
 from maotune.protocols.scoring import Scoring
 from maotune.recipe import Recipe
+from maotune.sweep.lock import Held, hold
 from maotune.train.checkpoint import CheckpointError
 
 MANIFEST = "sweep.json"
 RECIPE = "recipe.json"
 """What a trial shall run, in its folder."""
+PLANNING = "lock"
+"""Held while a manifest is read, extended and written."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,37 @@ class Sweep:
             ) from error
         return cls(folder, trials, tuple(tree["commands"]))
 
+    @classmethod
+    def plan(cls, folder: Path, trials: Iterable[Trial], command: str) -> "Sweep":
+        """Add ``trials`` to the sweep in ``folder``, which is made where there is none; safe beside others who do so.
+
+        The manifest is written last: where it names a trial, the trial's folder and recipe are there.
+
+        Raises:
+            CheckpointError: a trial's folder holds another run, or the manifest cannot be read.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with hold(folder / PLANNING, patience=60):
+                before = cls.read(folder) if (folder / MANIFEST).exists() else cls(folder, ())
+                sweep = before.extended(trials, command)
+                sweep.save()
+        except Held as held:
+            raise CheckpointError(
+                f"{held}, which has been planning for a minute: try again when it has ended"
+            ) from held
+        return sweep
+
     def extended(self, trials: Iterable[Trial], command: str) -> "Sweep":
         """With more trials after its own; those that it has already are not added again."""
-        known = {(trial.experiment, trial.variant, trial.name) for trial in self.trials}
-        added = [trial for trial in trials if (trial.experiment, trial.variant, trial.name) not in known]
-        return Sweep(
-            self.folder, (*self.trials, *added), tuple(dict.fromkeys((*self.commands, *([command] if command else ()))))
-        )
+        found = {(trial.experiment, trial.variant, trial.name): trial for trial in self.trials}
+        for trial in trials:
+            found.setdefault((trial.experiment, trial.variant, trial.name), trial)
+        commands = dict.fromkeys((*self.commands, *([command] if command else ())))
+        return Sweep(self.folder, tuple(found.values()), tuple(commands))
 
     def save(self) -> None:
-        """Write the manifest and the recipe of every trial; what stands there already is left.
+        """Write the recipe of every trial, where it does not stand already, and the manifest.
 
         Raises:
             CheckpointError: a folder holds another run, of the same name.
@@ -99,7 +123,7 @@ class Sweep:
             about = {"name": trial.name, "experiment": trial.experiment, "variant": trial.variant}
             entries.append({**about, "recipe": tree})
             trial.folder.mkdir(exist_ok=True)
-            _write_once(trial.folder / RECIPE, trial.recipe)
+            _write_once(trial.folder / RECIPE, trial.recipe, tree)
         _write(self.folder / MANIFEST, {"commands": list(self.commands), "trials": entries})
 
 
@@ -112,14 +136,23 @@ def _found(folder: Path) -> Iterable[Trial]:
             yield Trial(path.parent, result.protocol, "", recipe)
 
 
-def _write_once(path: Path, recipe: Recipe) -> None:
+def _write_once(path: Path, recipe: Recipe, tree: Any) -> None:
     if not path.exists():
-        _write(path, recipe.model_dump(mode="json"))
-    elif Recipe.model_validate_json(path.read_text(encoding="utf-8")) != recipe:
+        _write(path, tree)
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        same = found == tree or Recipe.model_validate(found) == recipe  # an older maotune knew fewer settings
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is no recipe of this version of maotune ({error}): choose another folder, or delete {path.parent}"
+        ) from error
+    if not same:
         raise CheckpointError(f"{path} holds other settings than those asked for now: choose another folder")
 
 
 def _write(path: Path, tree: Any) -> None:
+    """Whole or not at all; there is one writer at a time, who holds the lock."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)

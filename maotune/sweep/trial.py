@@ -1,43 +1,98 @@
 """One trial: an idempotent process that goes on where the last one was killed."""
 
-import fcntl
+import contextlib
 import json
+import logging
 import os
 import socket
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maotune.api import tune_recipe
-from maotune.protocols.run import RESULT, Listener
+from maotune.protocols.run import RESULT, Listener, Progress
 from maotune.recipe import Recipe
+from maotune.sweep.lock import Held, hold
 from maotune.sweep.manifest import RECIPE
+from maotune.train.checkpoint import CHECKPOINT
 from maotune.train.history import StageStarted, StepDone
 
 PROGRESS = "progress.json"
 """How far a trial is, and where it runs."""
 ERROR = "error.txt"
 """Why a trial failed."""
+LOG = "log.txt"
+"""What its processes had to say."""
 LOCK = "lock"
-BUSY = 75
-"""Exit code of a process that found its trial being run by another one (EX_TEMPFAIL)."""
+"""Held by the process that runs the trial."""
+PATIENCE = 1.0
+"""Seconds to wait for the process of a driver that was killed just now, or for somebody who looks whether one runs."""
 
 
-class TrialBusy(RuntimeError):
-    """Another process is running this trial."""
+class Ending(IntEnum):
+    """How a process of a trial has ended, as its exit code."""
+
+    FINISHED = 0
+    FAILED = 1
+    """The reason stands in ``error.txt``."""
+    UNSEEN = 66
+    """The trial's folder is not there, on this machine."""
+    BUSY = 75
+    """Another process runs the trial."""
+    STOPPED = 130
+    """By Ctrl-C, or by the driver after it; there is a checkpoint."""
+
+
+class Surroundings(NamedTuple):
+    """What a trial takes over from the process that ordered it, on whatever machine it runs."""
+
+    directory: str
+    """That relative paths of recipes count from."""
+    cache: str | None
+    """``MAOTUNE_CACHE``."""
+
+    @classmethod
+    def here(cls) -> "Surroundings":
+        """Of this process."""
+        return cls(os.getcwd(), os.environ.get("MAOTUNE_CACHE"))
+
+    def enter(self) -> None:
+        """Make them this process's own; a directory that this machine does not have is passed over."""
+        with contextlib.suppress(FileNotFoundError):
+            os.chdir(self.directory)
+        if self.cache is not None:
+            os.environ["MAOTUNE_CACHE"] = self.cache
+
+
+def attempt(folder: Path, surroundings: Surroundings) -> Ending:
+    """What the process of a trial does on every engine: run it to its end, from where it stands; tell how it ended."""
+    surroundings.enter()
+    if not (folder / RECIPE).exists():
+        return Ending.UNSEEN
+    try:
+        with logged(folder):
+            run_trial(folder)
+    except Held:
+        return Ending.BUSY
+    except KeyboardInterrupt:
+        return Ending.STOPPED
+    except Exception:
+        return Ending.FAILED
+    return Ending.FINISHED
 
 
 def run_trial(folder: Path) -> None:
     """Run the trial in ``folder`` to its end, from its last checkpoint; nothing is done where it is finished.
 
     Raises:
-        TrialBusy: another process is at it.
+        Held: another process is at it.
         Exception: whatever went wrong; it stands in ``error.txt``, too.
     """
-    with locked(folder):
+    with hold(folder / LOCK, PATIENCE):
         if (folder / RESULT).exists():
             return
         (folder / ERROR).unlink(missing_ok=True)
@@ -49,32 +104,71 @@ def run_trial(folder: Path) -> None:
             raise
 
 
+def give_up(folder: Path, reason: str) -> None:
+    """Write down why a trial is not tried again, unless it has been finished, or is run, by somebody else."""
+    with contextlib.suppress(Held), hold(folder / LOCK, PATIENCE):
+        if not (folder / RESULT).exists():
+            (folder / ERROR).write_text(reason + "\n", encoding="utf-8")
+
+
+def reason_of(folder: Path) -> str | None:
+    """The last line of ``error.txt``, which says what went wrong; None where there is none."""
+    try:
+        lines = (folder / ERROR).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return None
+    return lines[-1] if lines else "the reason could not be written"
+
+
+def saved(folder: Path) -> int:
+    """A number that changes with every checkpoint; 0 before the first."""
+    try:
+        return (folder / f"{CHECKPOINT}.safetensors").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the trial in ``folder``; the system lets go of it when the process ends, however it ends."""
-    with (folder / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrialBusy(f"{folder} is being run by another process") from None
+def logged(folder: Path) -> Iterator[None]:
+    """Keep what the library logs in the trial's folder."""
+    handler = logging.FileHandler(folder / LOG, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {socket.gethostname()} {os.getpid()} %(message)s"))
+    log = logging.getLogger("maotune")
+    level, propagate = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
         yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+        handler.close()
 
 
-def _reporter(folder: Path, every: float = 2.0) -> Listener:
-    """Writes how far the trial is, every few seconds."""
+def _reporter(folder: Path, every: float = 1.0) -> Listener:
+    """Writes how far the trial is, at the beginning of each part and then every so many seconds."""
     state: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
     batches: dict[str, int] = {}
-    last = 0.0
+    images, since, last = 0, time.monotonic(), -every
 
     def listen(event: Any) -> None:
-        nonlocal last
+        nonlocal images, since, last
+        now, before = time.monotonic(), state.get("stage")
         if isinstance(event, StageStarted):
             batches[event.stage] = event.batches
+            images, since = 0, now
             state.update(stage=event.stage, done=event.done, total=event.epochs * event.batches)
         elif isinstance(event, StepDone):
-            state["done"] = event.epoch * batches[event.stage] + event.step
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
+            images += event.images
+            rate = round(images / max(now - since, 1e-3), 1)
+            state.update(stage=event.stage, done=event.epoch * batches[event.stage] + event.step, images_a_second=rate)
+        elif isinstance(event, Progress):
+            state.pop("images_a_second", None)
+            state.update(stage=event.what, done=event.done, total=event.total)
+        if now - last >= every or state.get("stage") != before:
+            last = now
             temporary = folder / f"{PROGRESS}.tmp"
             temporary.write_text(json.dumps(state | {"time": time.time()}), encoding="utf-8")
             os.replace(temporary, folder / PROGRESS)

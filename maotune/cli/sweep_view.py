@@ -1,0 +1,266 @@
+"""Sweeps on the terminal: the plan, how far it is, what runs where, what failed, what came out."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from maotune.cli.common import err, out
+
+if TYPE_CHECKING:
+    from maotune.protocols.run import Result
+    from maotune.sweep.engine import Course
+    from maotune.sweep.manifest import Trial
+    from maotune.sweep.status import State, TrialState
+
+SHARE = 0.05
+"""Of the driver's time that may be spent on looking at the trials' files."""
+MARKS = {"running": ("cyan", "running"), "failed": ("red", "failed")}
+
+
+def say(text: str) -> None:
+    """A line on stderr, as it is."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _title(trial: "Trial") -> str:
+    recipe = trial.recipe
+    variant = f" {trial.variant}" if trial.variant else ""
+    return f"{Path(recipe.data.source).name} {recipe.title} {recipe.method}{variant}, seed {recipe.seed}"
+
+
+def scores_of(result: "Result") -> str:
+    """Its scores on a line."""
+    return ", ".join(f"{'H' if name == 'h' else name} {value:.2f}" for name, value in result.scores.items())
+
+
+def time_left(states: "Sequence[TrialState]", jobs: int | None = None) -> str:
+    """As people say it; empty where it cannot be said or all is done."""
+    from maotune.protocols.estimate import duration
+    from maotune.sweep.status import seconds_left
+
+    left = seconds_left(states, jobs)
+    return f"about {duration(left)} left".replace("about under", "under") if left else ""
+
+
+@contextmanager
+def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[[Course], None]]":
+    """Tells of the trials of a driver as they end; on a terminal also of those under way, all the time."""
+    from maotune.sweep.status import Watch
+
+    watch = Watch(trials)
+    titles = {trial.folder: _title(trial) for trial in trials}
+    told: set[Path] = set()
+    next_look = 0.0
+
+    def listen(course: "Course") -> None:
+        nonlocal next_look
+        ended = [*course.finished, *course.failed]
+        new = [folder for folder in ended if folder not in told]
+        if not new and (live is None or time.monotonic() < next_look):
+            return
+        before = time.monotonic()
+        states = watch.look()
+        left = time_left(states, jobs)
+        by_folder = {one.trial.folder: one for one in states}
+        for folder in new:
+            told.add(folder)
+            result, reason = by_folder[folder].result, course.failed.get(folder)
+            what = f"failed: {reason}" if result is None else f"{scores_of(result)} ({result.seconds:.0f} s)"
+            say(f"[{len(told)}/{len(told) + course.left}] {titles[folder]}: {what}{f'; {left}' if left else ''}")
+        if live is not None:
+            live.update(overview(states, jobs), refresh=True)
+        now = time.monotonic()
+        next_look = now + max(1.0, (now - before) / SHARE)
+
+    live = Live(console=err, transient=True, auto_refresh=False) if err.is_terminal else None
+    if live is None:
+        yield listen
+    else:
+        with live:
+            yield listen
+
+
+def overview(states: "Sequence[TrialState]", jobs: int | None = None) -> RenderableType:
+    """How far the sweep is, and a line for each running trial."""
+    from maotune.sweep.status import counts
+
+    number = counts(states)
+    bar = Table.grid(padding=(0, 1))
+    rest = ", ".join(f"{number[state]} {state}" for state in ("running", "failed", "waiting") if number[state])
+    parts = [rest, time_left(states, jobs)]
+    bar.add_row(
+        f"{number['finished']} of {len(states)} finished",
+        ProgressBar(total=len(states), completed=number["finished"], width=24),
+        "; ".join(part for part in parts if part),
+    )
+    running = [one for one in states if one.state == "running"]
+    return Group(bar, _running(running)) if running else bar
+
+
+def _running(states: "Sequence[TrialState]") -> Table:
+    """Which trial runs where, and how far it is."""
+    from maotune.protocols.estimate import duration
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(overflow="ellipsis", no_wrap=True)
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    for one in states:
+        seen = one.progress
+        done = f"{seen['stage']} {seen.get('done', 0)}/{seen.get('total', '?')}" if "stage" in seen else "begins"
+        rate = f"{seen['images_a_second']:.0f} images/s" if "images_a_second" in seen else ""
+        left = f"{duration(one.seconds_left)} left" if one.seconds_left is not None else ""
+        where = f"{seen['host']}:{seen['pid']}" if "host" in seen else ""
+        table.add_row(escape(_title(one.trial)), done, rate, left, where)
+    return table
+
+
+def show_status(states: "Sequence[TrialState]", folder: Path) -> RenderableType:
+    """Everything about a sweep that fits a screen."""
+    parts: list[RenderableType] = [_counts(states), overview(states)]
+    failed = [one for one in states if one.state == "failed"]
+    if failed:
+        parts.append(Text(f"failed (the whole story is in {folder}/TRIAL/error.txt; the next run tries them again):"))
+        parts += [Text(f"  {one.trial.name}: {one.reason}") for one in failed]
+    return Group(*parts)
+
+
+def _counts(states: "Sequence[TrialState]") -> Table:
+    """A row for each data set and learner, a column for each method: finished of all, and what runs or failed."""
+    methods = list(dict.fromkeys(one.trial.recipe.method for one in states))
+    groups: dict[tuple[str, ...], dict[str, list[State]]] = {}
+    for one in states:
+        recipe = one.trial.recipe
+        of = (one.trial.variant, Path(recipe.data.source).name, recipe.title if recipe.method != "zeroshot" else "CLIP")
+        groups.setdefault(of, {}).setdefault(recipe.method, []).append(one.state)
+    varied = any(variant for variant, _, _ in groups)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in (*(("variant",) if varied else ()), "data set", "learner"):
+        table.add_column(column, no_wrap=True)
+    for method in methods:
+        table.add_column(method, justify="right")
+    for key in sorted(groups):
+        cells = [_cell(groups[key].get(method, ())) for method in methods]
+        table.add_row(*map(escape, key if varied else key[1:]), *cells)
+    return table
+
+
+def _cell(states: "Sequence[State]") -> str:
+    if not states:
+        return ""
+    text = f"{states.count('finished')}/{len(states)}"
+    for state, (colour, word) in MARKS.items():
+        if count := states.count(state):
+            text = f"[{colour}]{count} {word}[/] {text}"
+    return text
+
+
+def status_document(states: "Sequence[TrialState]", folder: Path, commands: Sequence[str]) -> dict[str, Any]:
+    """What ``maotune status --json`` prints."""
+    from maotune.sweep.status import counts, seconds_left
+
+    return {
+        "folder": str(folder),
+        "commands": list(commands),
+        **{str(state): number for state, number in counts(states).items()},
+        "seconds_left": seconds_left(states),
+        "trials": [
+            {
+                "name": one.trial.name,
+                "experiment": one.trial.experiment,
+                "variant": one.trial.variant,
+                "dataset": one.trial.recipe.data.source,
+                "learner": one.trial.recipe.title,
+                "method": one.trial.recipe.method,
+                "seed": one.trial.recipe.seed,
+                "state": one.state,
+                "scores": one.result.scores if one.result else None,
+                "reason": one.reason or None,
+                "progress": one.progress or None,
+                "seconds_left": one.seconds_left,
+            }
+            for one in states
+        ],
+    }
+
+
+def show_plan(
+    trials: "Sequence[Trial]", folder: Path, suite: Mapping[str, Any], said: Mapping[str, Any], jobs: int | None
+) -> None:
+    """What a sweep would run: how many trials of what, with which settings, and how long it may take."""
+    from maotune.protocols.estimate import duration
+    from maotune.sweep.status import Watch, counts, seconds_left
+
+    states = Watch(trials).look()
+    out.print(_counts(states))
+    seeds = sorted({trial.recipe.seed for trial in trials})
+    number = counts(states)
+    print_line = f"{len(trials)} trials, seeds {', '.join(map(str, seeds))}, in {folder}"
+    out.print(
+        f"{print_line}: {number['finished']} finished, {len(states) - number['finished']} to run", highlight=False
+    )
+    for sentence in settings_in_words(suite, said):
+        out.print(sentence, markup=False, highlight=False)
+    left = seconds_left(states, jobs)
+    if left is None:
+        out.print("no trial like these is finished there yet: how long it takes is not known", highlight=False)
+    elif left:
+        at_a_time = f" with {jobs} at a time" if jobs else ""
+        out.print(f"about {duration(left)}{at_a_time}, going by those that are finished", highlight=False)
+
+
+def settings_in_words(suite: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
+    """Where the settings of all trials differ from those of the learners' recipes, and by whom."""
+    light = {key: value for key, value in suite.items() if key not in said}
+    sentences = []
+    if said:
+        sentences.append(f"your settings: {_pairs(said)}")
+    if light:
+        sentences.append(
+            f"settings of the suite, to be affordable: {_pairs(light)} (say {_pairs(light)} to change them)"
+        )
+    return sentences
+
+
+def _pairs(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def show_averages(trials: "Sequence[Trial]", results: "Mapping[Path, Result]") -> None:
+    """A table of averages over the data sets, over what all of its rows have."""
+    from maotune.mao.plan import ZEROSHOT
+    from maotune.report.summary import series, summarise, widest
+
+    variants = dict.fromkeys(trial.variant for trial in trials)
+    rows = [
+        row
+        for variant in variants
+        for row in summarise(
+            [results[t.folder] for t in trials if t.variant == variant and t.folder in results], variant
+        )
+    ]
+    every, cells = widest(series([row for row in rows if row.scores]))
+    if not cells:
+        return
+    title = f"mean over {len(cells)} data sets, accuracy in %"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    tests = list(every[0].average(cells))
+    table.add_column("method", no_wrap=True)
+    for test in tests:
+        table.add_column("H" if test == "h" else test, justify="right", no_wrap=True)
+    for one in every:
+        name = "zero-shot CLIP" if one.method == ZEROSHOT else f"{one.learner} {one.method} {one.variant}".strip()
+        means = one.average(cells)
+        table.add_row(escape(name), *(str(means[test]) if test in means else "" for test in tests))
+    out.print(table)

@@ -1,0 +1,124 @@
+"""Trials on a Ray cluster: a task for each, in a worker process of its own."""
+
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maotune.sweep.engine import Ended, Engine, SweepError
+from maotune.sweep.trial import Ending, Surroundings
+
+NEEDS = {"num_cpus": 1.0}
+"""What Ray reserves for a trial unless told otherwise; and a GPU, where the cluster has any and recipes may use it."""
+
+
+class RayEngine(Engine):
+    """Ray core tasks. The folder of the sweep must lie on a file system that all nodes share, at the same path; maotune
+    must be installed on all of them.
+
+    Ray itself never tries a task again: it would do so for ever where a trial needs more memory than there is.
+    ``drive`` does, which knows whether a trial gets any further.
+
+    Args:
+        address: of the cluster: ``auto`` (the one that this machine is part of), ``HOST:PORT``, ``ray://HOST:PORT``.
+        jobs: trials at a time; default: as many as fit.
+        needs: arguments of ``ray.remote`` for a trial: ``num_cpus``, ``num_gpus`` (a fraction shares one), ``memory``.
+        gpus: whether a trial takes a GPU, unless ``needs`` says so, where the cluster has any.
+
+    Raises:
+        SweepError: Ray is not installed, there is no cluster, or it never has what a trial needs.
+    """
+
+    def __init__(
+        self,
+        address: str = "auto",
+        jobs: int | None = None,
+        needs: Mapping[str, Any] | None = None,
+        *,
+        gpus: bool = True,
+    ) -> None:
+        self.jobs = jobs
+        self._ray = _connected(address)
+        there = self._ray.cluster_resources()
+        asked = {**NEEDS, **({"num_gpus": 1.0} if gpus and there.get("GPU") else {}), **(needs or {})}
+        _check(asked, there)
+        try:
+            remote = self._ray.remote(max_calls=1, max_retries=0, **asked)
+        except (TypeError, ValueError) as error:
+            raise SweepError(f"Ray does not take what a trial shall ask for ({error})") from error
+        self._task = remote(_trial)
+        self._running: dict[Any, Path] = {}  # by Ray's reference
+
+    def start(self, folders: Sequence[Path]) -> None:
+        """See ``Engine``."""
+        for folder in folders:
+            reference = self._task.options(name=folder.name).remote(str(folder), tuple(Surroundings.here()))
+            self._running[reference] = folder
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """See ``Engine``."""
+        if not self._running:
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=seconds)
+        return [self._ended(reference, self._running.pop(reference)) for reference in ready]
+
+    def _ended(self, reference: Any, folder: Path) -> Ended:
+        known = self._ray.exceptions
+        try:
+            code, host = self._ray.get(reference)
+        except known.OutOfMemoryError:
+            return Ended(folder, None, "Ray killed it: its node was out of memory")
+        except known.WorkerCrashedError:
+            return Ended(folder, None, "its worker was killed")
+        except known.NodeDiedError:
+            return Ended(folder, None, "its node was lost")
+        except known.TaskCancelledError:
+            return Ended(folder, Ending.STOPPED)
+        except known.RayError as error:  # what it cannot import, for one
+            return Ended(folder, None, " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__)
+        return Ended(folder, Ending(code), f"on {host}")
+
+    def stop(self) -> None:
+        """See ``Engine``."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=False)
+
+    def close(self) -> None:
+        """See ``Engine``."""
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._ray.shutdown()
+
+
+def _trial(folder: str, surroundings: tuple[str, str | None]) -> tuple[int, str]:
+    """What a worker does: one trial. Returns how it ended, and where."""
+    from maotune.sweep.trial import Surroundings, attempt
+
+    return int(attempt(Path(folder), Surroundings(*surroundings))), socket.gethostname()
+
+
+def _connected(address: str) -> Any:
+    """The ray module, connected to the cluster."""
+    try:
+        import ray
+    except ImportError:
+        raise SweepError('the engine ray needs Ray, which is not installed: pip install "maotune[cluster]"') from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+    except Exception as error:  # of many kinds
+        said = " ".join(str(error).strip().splitlines()[:1])
+        raise SweepError(
+            f"no Ray cluster at {address} ({said or type(error).__name__}): start one with `ray start --head` (and on "
+            "other machines `ray start --address HOST:PORT`), or give its --address"
+        ) from error
+    return ray
+
+
+def _check(asked: Mapping[str, Any], there: Mapping[str, float]) -> None:
+    """Ray waits for ever for what a cluster does not have."""
+    for need, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        if asked.get(need, 0) > there.get(resource, 0):
+            raise SweepError(
+                f"a trial asks for {asked[need]:g} {resource} ({need}), the whole Ray cluster has "
+                f"{there.get(resource, 0):g}: add nodes, or ask for less (--ask {need}=...)"
+            )

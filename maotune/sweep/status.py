@@ -1,0 +1,142 @@
+"""How a sweep stands: which trials are finished, running, failed, waiting, and how long the rest will take."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from maotune.mao.plan import ZEROSHOT
+from maotune.protocols.run import Result
+from maotune.recipe import Recipe
+from maotune.sweep.lock import is_held
+from maotune.sweep.manifest import Sweep, Trial
+from maotune.sweep.trial import LOCK, PROGRESS, reason_of
+from maotune.train.checkpoint import CheckpointError
+
+State = Literal["finished", "running", "failed", "waiting"]
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """Where one trial stands."""
+
+    trial: Trial
+    state: State
+    result: Result | None = None
+    reason: str = ""
+    """Of a failure."""
+    progress: dict[str, Any] = field(default_factory=dict)
+    """Of a running one: host, pid, started, stage, done, total, images_a_second."""
+    seconds_left: float | None = None
+    """Estimated, unless it is finished; None where nothing like it has been finished yet."""
+
+
+class Pace:
+    """Seconds that trials take, learned from those that are finished."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, ...], list[float]] = {}
+
+    def learn(self, recipe: Recipe, result: Result) -> None:
+        """From a finished trial; one that was interrupted counts with all of its tuning."""
+        seconds = max(result.seconds, sum(stage["seconds"] for stage in result.stages))
+        for key in self._keys(recipe):
+            self._seconds.setdefault(key, []).append(seconds)
+
+    def expect(self, recipe: Recipe) -> float | None:
+        """For a trial, from those that are most like it; None where there are none."""
+        return next((fmean(self._seconds[key]) for key in self._keys(recipe) if key in self._seconds), None)
+
+    @staticmethod
+    def _keys(recipe: Recipe) -> list[tuple[str, ...]]:
+        """Kinds of trials that this one belongs to, the narrowest first."""
+        if recipe.method == ZEROSHOT:
+            return [(ZEROSHOT, recipe.data.source), (ZEROSHOT,)]
+        title, method, size = recipe.title, recipe.method, f"{recipe.data.shots} {recipe.epochs}"
+        return [(recipe.data.source, title, method, size), (title, method, size), (title, size), (title,), ()]
+
+
+class Watch:
+    """Looks at the trials of a sweep again and again; a finished one is read once."""
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        self.trials = list({trial.folder: trial for trial in trials}.values())
+        self.pace = Pace()
+        self._finished: dict[Path, Result] = {}
+
+    def look(self) -> list[TrialState]:
+        """Every trial as it stands now."""
+        broken: dict[Path, str] = {}
+        for trial in self.trials:
+            if trial.folder not in self._finished:
+                try:
+                    result = trial.result()
+                except CheckpointError as error:
+                    broken[trial.folder] = str(error)
+                    continue
+                if result is not None:
+                    self._finished[trial.folder] = result
+                    self.pace.learn(trial.recipe, result)
+        return [self._state(trial, broken.get(trial.folder)) for trial in self.trials]
+
+    def _state(self, trial: Trial, broken: str | None) -> TrialState:
+        folder = trial.folder
+        if folder in self._finished:
+            return TrialState(trial, "finished", self._finished[folder])
+        if broken is not None:
+            return TrialState(trial, "failed", reason=broken)
+        expected = self.pace.expect(trial.recipe)
+        if is_held(folder / LOCK):
+            progress = read_progress(folder)
+            return TrialState(trial, "running", progress=progress, seconds_left=_left(progress, expected))
+        reason = reason_of(folder)
+        if reason is not None:
+            return TrialState(trial, "failed", reason=reason)
+        return TrialState(trial, "waiting", seconds_left=expected)
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What the running process of a trial tells of itself; empty before it has."""
+    try:
+        found: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
+def _left(progress: dict[str, Any], expected: float | None) -> float | None:
+    if expected is None:
+        return None
+    now = time.time()
+    return max(0.0, expected - (now - float(progress.get("started", now))))
+
+
+def counts(states: Sequence[TrialState]) -> dict[State, int]:
+    """How many trials are in each state."""
+    found = Counter(one.state for one in states)
+    return {state: found[state] for state in ("finished", "running", "failed", "waiting")}
+
+
+def seconds_left(states: Sequence[TrialState], jobs: int | None = None) -> float | None:
+    """Until all is done, with as many trials at a time as run now, or ``jobs``; None where it cannot be said."""
+    open_ones = [one for one in states if one.state in ("running", "waiting")]
+    known = [one.seconds_left for one in open_ones if one.seconds_left is not None]
+    if not known or 2 * len(known) < len(open_ones):
+        return 0.0 if not open_ones else None
+    at_a_time = jobs or max(1, sum(one.state == "running" for one in states))
+    total = sum(known) * len(open_ones) / len(known)
+    return max(total / at_a_time, *known)
+
+
+def read_status(folder: Path) -> tuple[Sweep, list[TrialState]]:
+    """The sweep in ``folder`` and where its trials stand.
+
+    Raises:
+        CheckpointError: no sweep.
+    """
+    sweep = Sweep.read(folder)
+    return sweep, Watch(sweep.trials).look()
