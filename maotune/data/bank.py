@@ -217,11 +217,20 @@ class FeatureBank:
                 if not rows:
                     return
                 batch, rows = torch.stack(rows[: self.batch_size]), rows[self.batch_size :]
-                yield keys[: self.batch_size], self.clip.encode_image(batch.to(self.clip.device)).float().cpu()
+                features = self.clip.encode_image(self._filled(batch).to(self.clip.device)).float().cpu()
+                yield keys[: self.batch_size], features[: len(batch)]
                 keys = keys[self.batch_size :]
                 queued -= len(batch)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _filled(self, batch: Tensor) -> Tensor:
+        """What is kept on disk comes from full batches, the last one filled with black: the bits of a feature depend on
+        the size of its batch, and else on who computed it, among processes that share a bank, and on what was missing.
+        """
+        if self.folder is None:
+            return batch
+        return torch.cat([batch, batch.new_zeros(self.batch_size - len(batch), *batch.shape[1:])])
 
 
 class _Space:
