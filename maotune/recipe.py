@@ -4,7 +4,9 @@ The only file that knows everybody. A setting is a field with a docstring under 
 with the nearest valid ones.
 """
 
+import copy
 import difflib
+import functools
 import hashlib
 import inspect
 import json
@@ -223,17 +225,23 @@ def learner_settings(learner: Mapping[str, Any]) -> dict[str, Any]:
 
 def _arguments(learner: type[AbstractLearner], given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """``given``, checked against the keyword-only arguments of a constructor, with the defaults of the others."""
+    model = _settings_of(learner)
+    try:
+        checked = model(**given)
+    except ValidationError as error:
+        raise RecipeError(explain(error, model, where)) from None
+    return {field: getattr(checked, field) for field in model.model_fields}
+
+
+@functools.cache
+def _settings_of(learner: type[AbstractLearner]) -> type[BaseModel]:
+    """The keyword-only arguments of a constructor as a model."""
     fields: dict[str, Any] = {
         p.name: (p.annotation, p.default)
         for p in inspect.signature(learner.__init__).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
-    model = create_model(learner.__name__, __config__=ConfigDict(extra="forbid"), **fields)
-    try:
-        checked = model(**given)
-    except ValidationError as error:
-        raise RecipeError(explain(error, model, where)) from None
-    return {field: getattr(checked, field) for field in fields}
+    return create_model(learner.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
@@ -270,6 +278,7 @@ def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+@functools.cache
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
     folder = Path(__file__).parent / "recipes"
@@ -297,7 +306,7 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     if path is not None:
         path = shipped_recipes().get(str(path), Path(path))
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            tree = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
         except OSError as error:
             known = ", ".join(shipped_recipes())
             raise RecipeError(f"cannot read the recipe {path}: {error.strerror}. Shipped recipes: {known}") from None
@@ -336,6 +345,12 @@ def _has(tree: Mapping[str, Any], key: str) -> bool:
             return False
         found = found[part]
     return True
+
+
+@functools.lru_cache
+def _parsed(text: str) -> Any:
+    """YAML; a sweep reads the same few files for thousands of runs."""
+    return yaml.safe_load(text)
 
 
 def _default_recipe(given: Mapping[str, Any]) -> str | None:

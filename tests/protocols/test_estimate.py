@@ -72,8 +72,8 @@ def test_the_updates_are_those_that_are_made(planned: Callable[..., Plan], photo
 def test_a_look_at_the_cost_changes_nothing(photos: Path) -> None:
     given = {"data.source": str(photos), "data.views": 1, "protocol": "base-to-new", "data.bank": False, "epochs": 2}
     recipe = load_recipe(None, given | {"learner": "promptsrc", "learner.text_depth": 2, "learner.visual_depth": 2})
-    _, _, silent = run(recipe, clip=toy_clip())
-    _, _, told = run(recipe, clip=toy_clip(), listen=lambda event: None)
+    silent = run(recipe, clip=toy_clip()).history
+    told = run(recipe, clip=toy_clip(), listen=lambda event: None).history
     for name, value in (silent["plain"].prompts or {}).items():
         assert torch.equal(value, (told["plain"].prompts or {})[name]), name
 
