@@ -488,7 +488,9 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
             for name, path in shipped_recipes().items()
         },
         "data": lambda: {
-            name: "shipped" if name in icons.SETS else "in CoOp's layout, under --root FOLDER" for name in names()
+            **{name: "shipped" if name in icons.SETS else "in CoOp's layout, under --root FOLDER" for name in names()},
+            "PATH": "a folder of images, a table (.csv, .tsv, .jsonl), or a split file (.json)",
+            "hub:PATH_OR_ID": "through Hugging Face datasets: of the hub, local parquet files, image folders",
         },
         "settings": lambda: {**_described(Recipe.model_json_schema()), **_learner_settings()},
     }

@@ -1,15 +1,16 @@
-"""``maotune data``: look at data sets, check them, write them to a folder."""
+"""``maotune data``: look at data sets, check them, prepare public ones, write them to a folder."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.table import Table
 
 from maotune.cli.common import AsJson, Root, app, out, print_json, progress
 
-data_app = typer.Typer(no_args_is_help=True, help="Look at data sets, check them, write them to a folder.")
+data_app = typer.Typer(no_args_is_help=True, help="Look at data sets, check and prepare them, write them to a folder.")
 app.add_typer(data_app, name="data")
 
 
@@ -36,21 +37,32 @@ def show(
 
 @data_app.command()
 def check(
-    source: Annotated[str, typer.Argument(help="A data set.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where an image cannot be read.")] = False,
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="SOURCE", help="Data sets, of which every image is read.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 where an image cannot be read, or a data set is not complete.")
+    ] = False,
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every image of a data set and list those that cannot be used."""
+    """Read every image of a data set and list those that cannot be used. Without SOURCE: what is below --root.
+
+    The public data sets of the paper in CoOp's layout: what is there, what is missing, where it belongs and where it
+    comes from, and whether the counts are the original's. No image is read for that.
+    """
+    if not sources:
+        _overview(root, strict, as_json)
+        return
     from maotune.data.catalog import load_dataset
     from maotune.data.images import scan
 
-    dataset = load_dataset(source, root)
+    datasets = [load_dataset(source, root) for source in sources]
     with progress() as listen:
         from maotune.protocols.run import Progress
 
         found = scan(
-            [*dataset.train, *dataset.val, *dataset.test, *dataset.unlabelled],
+            [sample for one in datasets for sample in (*one.train, *one.val, *one.test, *one.unlabelled)],
             progress=lambda done, total: listen(Progress("images", done, total)),
         )
     if as_json:
@@ -58,6 +70,86 @@ def check(
     else:
         out.print(found.summary(most=100), markup=False, highlight=False)
     if strict and found.skipped:
+        raise typer.Exit(1)
+
+
+def _overview(root: Path | None, strict: bool, as_json: bool) -> None:
+    if root is None:
+        raise typer.BadParameter(
+            "give a data set to read its images, or --root FOLDER to look through the public data sets in it"
+        )
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a folder")
+    from maotune.data.coop import SETS
+    from maotune.data.originals import check as check_set
+
+    found = [check_set(name, root) for name in SETS]
+    if as_json:
+        counts = [
+            {what: one and one._asdict() for what, one in (("expected", of.expected), ("found", of.found))}
+            for of in found
+        ]
+        rows = [{**asdict(of), **counted, "advice": of.advice(root)} for of, counted in zip(found, counts, strict=True)]
+        print_json({"root": str(root), "sets": rows})
+    else:
+        table = Table(title=f"public data sets in {root}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+        for column in ("data set", "state", "classes", "train", "val", "test"):
+            table.add_column(column, justify="left" if column in ("data set", "state") else "right")
+        for of in found:
+            table.add_row(of.name, of.state, *(f"{count:,}" for count in of.found or ()))
+        out.print(table)
+        for of in found:
+            if advice := of.advice(root):
+                out.print(
+                    "\n  ".join([f"{of.name}: {of.state}", *advice]), markup=False, highlight=False, soft_wrap=True
+                )
+    if strict and any(of.state != "complete" for of in found):
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def prepare(
+    root: Annotated[Path, typer.Option(help="The folder of all public data sets.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Public data sets; default: all of them.")
+    ] = None,
+    archives: Annotated[
+        Path | None, typer.Option(help="Where the archives are; default: in the data set's own folder or in --root.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make CoOp's layout of a public data set from the archives that its authors offer. Nothing is downloaded.
+
+    `maotune data check --root FOLDER` says which archives these are and where to get them. What is there already is
+    left alone. Exit code 1 where a data set that is named is still not complete.
+    """
+    from maotune.data.coop import SETS
+    from maotune.data.originals import ORIGINALS
+    from maotune.data.prepare import prepare as make
+    from maotune.recipe import choose
+
+    done = []
+    for name in [choose("data set", name, SETS) for name in names or SETS]:
+        with progress() as listen:
+            from maotune.protocols.run import Progress
+
+            done.append(make(name, root, archives, lambda at, total: listen(Progress("unpacking", at, total))))
+    if as_json:
+        print_json({"root": str(root), "sets": [asdict(of) for of in done]})
+    else:
+        for of in done:
+            if not names and not of.made:
+                continue
+            said = [f"new in {of.folder}: {', '.join(of.made)}"] if of.made else []
+            said += [f"there already: {', '.join(of.present)}"] if of.present else []
+            said += map(str, of.missing)
+            if of.missing:
+                original = ORIGINALS[of.name]
+                said.append(f"get this from {original.page}" + (f"; {original.note}" if original.note else ""))
+            out.print("\n  ".join([f"{of.name}:", *said]), markup=False, highlight=False, soft_wrap=True)
+        if not names and not any(of.made for of in done):
+            out.print("nothing to do: `maotune data check --root FOLDER` says what is missing", highlight=False)
+    if names and any(of.missing for of in done):
         raise typer.Exit(1)
 
 

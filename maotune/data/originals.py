@@ -180,7 +180,7 @@ class Missing:
 
     def __str__(self) -> str:
         needed = " or ".join(self.archives) + (f", with {self.also}" if self.also else "")
-        return f"{self.path} is missing" + ("" if self.archives == (self.path,) else f": it is made from {needed}")
+        return f"missing: {self.path}" + ("" if self.archives == (self.path,) else f", made from {needed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +209,6 @@ class SetCheck:
 
     def advice(self, root: Path) -> list[str]:
         """What is wrong and what to do, a sentence each; empty where nothing is."""
-        if self.state == "complete":
-            return []
         said = [self.problem] if self.problem and not self.missing else []
         said += map(str, self.missing)
         if self.missing:

@@ -121,5 +121,5 @@ def read_shard(shard: Path) -> list[ImageRef]:
     images = [found[name] for name in sorted(found)]
     if lost is not None:
         images.append(LostPart(str(shard), lost))
-    log.info("%s: %d images%s", shard, len(found), f"; {lost}" if lost else "")
+    log.debug("%s: %d images%s", shard, len(found), f"; {lost}" if lost else "")
     return images

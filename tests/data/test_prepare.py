@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import random
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ def test_pets(tmp_path: Path) -> None:
     assert (before.state, before.found) == ("missing", None)
     assert [piece.path for piece in before.missing] == ["images", "annotations"]
     advice = "\n".join(before.advice(root))
-    assert "images is missing: it is made from images.tar.gz" in advice
+    assert "missing: images, made from images.tar.gz" in advice
     assert f"put it into {root / 'oxford_pets'}, then: maotune data prepare oxford-pets --root {root}" in advice
     assert "https://www.robots.ox.ac.uk/~vgg/data/pets/" in advice
 
@@ -99,8 +101,6 @@ def test_counts_that_fit_are_complete(tmp_path: Path, monkeypatch: pytest.Monkey
         (folder / f"images_variant_{split}.txt").write_text(f"{image} A318\n")
         (folder / "images" / f"{image}.jpg").touch()
     assert check("fgvc-aircraft", tmp_path).state == "differs"
-    from dataclasses import replace
-
     row = replace(coop.SETS["fgvc-aircraft"], counts=coop.Counts(1, 1, 1, 1))
     monkeypatch.setitem(coop.SETS, "fgvc-aircraft", row)
     found = check("fgvc-aircraft", tmp_path)
@@ -218,7 +218,7 @@ def test_imagenet_without_its_kit_says_what_is_missing(imagenet: Path) -> None:
     (imagenet / "ILSVRC2012_devkit_t12.tar.gz").unlink()
     done = prepare("imagenet", imagenet)
     assert [str(piece) for piece in done.missing] == [
-        "images/val is missing: it is made from ILSVRC2012_img_val.tar, with ILSVRC2012_devkit_t12.tar.gz"
+        "missing: images/val, made from ILSVRC2012_img_val.tar, with ILSVRC2012_devkit_t12.tar.gz"
     ]
 
 
@@ -265,8 +265,6 @@ def test_a_hostile_archive_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_cleared_away_once_it_is_old(tmp_path: Path) -> None:
-    import os
-
     folder = tmp_path / "dtd"
     old, young = folder / ".preparing-old", folder / ".preparing-young"
     for left in (old, young):
