@@ -59,7 +59,7 @@ def show_pictures(pictures: "Iterable[Picture]", folder: Path, as_json: bool) ->
         files = [str(path) for path in picture.save(folder)]
         documents.append({"files": files, **picture.document()})
         if not as_json:
-            out.print(str(picture), markup=False, highlight=False)
+            out.print(str(picture), markup=False, highlight=False, soft_wrap=True)
             err.print("\n".join(files), markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json({"pictures": documents})
