@@ -13,6 +13,7 @@ from maotune.data.catalog import load_dataset
 from maotune.data.dataset import Sample
 from maotune.data.images import ImageFile, MemoryImage, Skipped, scan
 from maotune.data.readers import read_unlabelled
+from maotune.data.shards import SHARD
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.plan import ZEROSHOT
 from maotune.protocols.run import Bench, Listener, Progress, Prompts, Result, run
@@ -104,7 +105,7 @@ class Run:
         The class names are encoded once a call: give many images at a time.
 
         Args:
-            images: paths of files and folders, Pillow images, or a mixture of them.
+            images: paths of files, folders and tar shards, Pillow images, or a mixture of them.
             classes: as in ``learner``.
             top_k: classes an image.
             prompts: as in ``learner``.
@@ -286,7 +287,7 @@ def _samples(images: Images) -> list[Sample]:
     for number, image in enumerate(images):
         if isinstance(image, Image.Image):
             samples.append(Sample(MemoryImage(image, f"image {number}"), -1))
-        elif Path(image).is_dir():
+        elif Path(image).is_dir() or Path(image).suffix.lower() == SHARD:
             samples += read_unlabelled(Path(image))
         else:
             samples.append(Sample(ImageFile(Path(image)), -1))

@@ -1,6 +1,7 @@
 """The same in a few lines of Python: tune, predict, evaluate, save, load."""
 
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,15 @@ def test_unreadable_images_are_listed_or_fatal(run: maotune.Run, place: Path) ->
         run.predict(["bad.png", "heap"], strict=True)
     with pytest.raises(ValueError, match="no image to classify"):
         run.predict("bad.png")
+
+
+def test_a_tar_shard_is_a_folder_of_images(run: maotune.Run, place: Path) -> None:
+    files = sorted((place / "heap").iterdir())
+    with tarfile.open(place / "heap.tar", "w") as shard:
+        for file in files:
+            shard.add(file, file.name)
+    for (_, from_shard), (_, from_file) in zip(run.predict("heap.tar"), run.predict(files), strict=True):
+        assert from_shard == from_file
 
 
 def test_a_run_that_was_moved_or_saved_predicts_the_same(run: maotune.Run, place: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def train(
         Path | None, typer.Option("--recipe", "-r", help="A YAML recipe; `maotune list recipes`.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A shipped set, a folder of images, or a CSV/JSONL/split file.")
+        str | None, typer.Option(help="A shipped set, a folder of images, a CSV/JSONL/split file, hub:PATH_OR_ID.")
     ] = None,
     learner: Annotated[
         str | None, typer.Option("--learner", "--learners", help="`maotune list learners`. Several: a,b or a b.")
@@ -32,7 +32,9 @@ def train(
     seeds: Annotated[str | None, typer.Option("--seeds", "--seed", help="1,2,3 or 1 2 3.")] = None,
     shots: Annotated[int | None, typer.Option(help="Labelled images a class.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs in all; MAO splits them between its stages.")] = None,
-    unlabelled: Annotated[Path | None, typer.Option(help="A folder of unlabelled images (own data).")] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Unlabelled images (own data): a folder, tar shards, or hub:PATH_OR_ID.")
+    ] = None,
     classes: Annotated[Path | None, typer.Option(help="A text file of class names (own data).")] = None,
     root: Root = None,
     clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,

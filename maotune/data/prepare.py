@@ -124,7 +124,8 @@ def _make(
                 _FINISH[piece.path](made, devkit, alive)
             target = folder / piece.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(made, target)
+            if not is_there(target):  # another run may have been quicker
+                os.rename(made, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

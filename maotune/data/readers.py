@@ -119,7 +119,7 @@ def read_unlabelled(source: Path) -> tuple[Sample, ...]:
     (``shards.read_shard``) are read in place.
 
     Raises:
-        ValueError: no image. NotADirectoryError: neither a folder nor a shard.
+        ValueError: no image, or a shard that is compressed. NotADirectoryError: neither a folder nor a shard.
     """
     if source.is_dir():
         images, shards, others = _look_through(source, source)
@@ -130,6 +130,8 @@ def read_unlabelled(source: Path) -> tuple[Sample, ...]:
         shards = [path for path in matched if path.suffix.lower() == SHARD]
     elif source.is_file() and source.suffix.lower() == SHARD:
         images, shards = [], [source]
+    elif source.is_file() and (SHARD in source.suffixes or source.suffix.lower() == ".tgz"):
+        raise ValueError(f"{source} is compressed; only a {SHARD} file can be read in place: unpack it to one")
     else:
         raise NotADirectoryError(f"{source} is neither a folder nor a {SHARD} file")
     found: list[ImageRef] = [ImageFile(path) for path in images]

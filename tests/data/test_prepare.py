@@ -257,6 +257,36 @@ def test_a_broken_archive_leaves_nothing_half_and_can_be_replaced(tmp_path: Path
     assert len(load_dataset("dtd", tmp_path).train) == 20
 
 
+def test_a_run_that_is_stopped_leaves_nothing_half(tmp_path: Path) -> None:
+    tar(tmp_path / "dtd-r1.0.1.tar.gz", jpegs(*(f"dtd/images/banded/{number}.jpg" for number in range(9))))
+    heard: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        heard.append(done)
+        if len(heard) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("dtd", tmp_path, progress=stop)
+    assert not any((tmp_path / "dtd").iterdir())
+    assert prepare("dtd", tmp_path).made == ("images",)
+    assert len([*(tmp_path / "dtd" / "images").rglob("*.jpg")]) == 9
+
+
+def test_of_two_runs_at_once_the_first_to_finish_counts(tmp_path: Path) -> None:
+    tar(tmp_path / "dtd-r1.0.1.tar.gz", jpegs("dtd/images/banded/1.jpg"))
+    prepared = []
+
+    def meanwhile(done: int, total: int) -> None:
+        if not prepared:
+            prepared.append(None)
+            prepare("dtd", tmp_path)
+            (tmp_path / "dtd" / "images" / "first").touch()
+
+    prepare("dtd", tmp_path, progress=meanwhile)
+    assert sorted(tree(tmp_path / "dtd")) == ["images/banded/1.jpg", "images/first"]
+
+
 def test_a_hostile_archive_leaves_nothing(tmp_path: Path) -> None:
     tar(tmp_path / "dtd-r1.0.1.tar.gz", {"dtd/images/a/1.jpg": b"good", "dtd/images/../../../evil": b"evil"})
     with pytest.raises(ArchiveError, match="would leave the folder"):

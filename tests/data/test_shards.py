@@ -76,7 +76,11 @@ def test_one_shard_several_by_a_pattern_or_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no images"):
         read_unlabelled(tmp_path / "c-*.tar")
     with pytest.raises(NotADirectoryError, match=r"neither a folder nor a .tar file"):
-        read_unlabelled(tmp_path / "c.tar")
+        read_unlabelled(tmp_path / "c")
+    for compressed in ("c.tar.gz", "c.tgz"):
+        (tmp_path / compressed).touch()
+        with pytest.raises(ValueError, match=r"is compressed; only a \.tar file can be read in place"):
+            read_unlabelled(tmp_path / compressed)
 
 
 def test_broken_members_are_unreadable_pictures(tmp_path: Path) -> None:
