@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,22 @@ import pytest
 
 from maotune.learners import LEARNERS
 from maotune.protocols.run import Plan, run
-from maotune.recipe import Recipe, RecipeError, find_suite, listings, load_recipe, protocol_of, shipped_recipes
+from maotune.recipe import (
+    Recipe,
+    RecipeError,
+    build_learner,
+    find_suite,
+    listings,
+    load_recipe,
+    protocol_of,
+    shipped_recipes,
+    targets_of,
+    with_own_texts,
+)
 from tests.toys import COLOURS, paint_photos, toy_clip
+
+TITLES = {f"{family}/dept": "coop+dept" for family in ("icons", "vit-b16")}
+"""Of recipes that are not called by their learner."""
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +48,26 @@ def test_a_shipped_recipe_runs_a_step_on_a_toy(name: str, photos: Path) -> None:
     (plan,) = (event for event in told if isinstance(event, Plan))
     assert plan.updates == 1
     assert 0 < plan.estimate.tuning < 60
-    assert result.learner == name.partition("/")[2]
+    assert result.learner == TITLES.get(name, name.partition("/")[2])
     assert [stage["updates"] for stage in result.stages] == [1]
     assert all(math.isfinite(loss) for loss in result.stages[0]["losses"][0].values())
     assert set(result.scores) == {"base", "new", "h"}
     assert history["plain"].prompts
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_goes_with_cross_dataset(name: str, photos: Path) -> None:
+    given = {"protocol": "cross-dataset", "data.targets": [str(photos)], "method": "mao"}
+    recipe = load_recipe(name, given)
+    assert (recipe.epochs, recipe.lr, recipe.mao.lr) == (5, 0.0035, 0.0035), "Appendix B"
+    small = {"epochs": 1, "data.shots": 1, "data.views": 1, "data.bank": False, "mao.b": 1, "mao.k": 2}
+    other = photos.with_name("same")
+    if not other.exists():
+        shutil.copytree(photos, other)
+    recipe = load_recipe(name, given | small | {"data.source": str(other)})
+    result = run(recipe, clip=toy_clip()).result
+    assert set(result.scores) == {"photos", "same"}
+    assert set(result.scored_with.values()) == {"base"}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -49,7 +79,9 @@ def test_a_shipped_recipe_says_how_to_run_it(name: str) -> None:
 
 
 def test_every_learner_has_a_recipe_for_both_kinds_of_clip() -> None:
-    assert set(shipped_recipes()) == {f"{family}/{name}" for family in ("icons", "vit-b16") for name in LEARNERS}
+    assert set(shipped_recipes()) == {
+        f"{family}/{name}" for family in ("icons", "vit-b16") for name in (*LEARNERS, "dept")
+    }
     for name in LEARNERS:
         assert load_recipe(None, {"learner": name}) == load_recipe(f"icons/{name}")
         other = {"learner.name": name, "clip.source": "ViT-B/16"}
@@ -122,6 +154,68 @@ def test_a_folder_is_named_after_all_that_decides_the_result() -> None:
     for change in changes:
         slugs.add(load_recipe(None, {"data.source": "some/My photos", "seed": 3, **change}).slug)
     assert len(slugs) == len(changes)
+
+
+def test_the_settings_of_a_protocol_go_over_a_file_for_another_and_under_one_of_its_own(tmp_path: Path) -> None:
+    assert (load_recipe("icons/coop").epochs, load_recipe("icons/coop", ["protocol=cross-dataset"]).epochs) == (20, 5)
+    assert load_recipe("icons/coop", ["epochs=7", "protocol=cross-dataset"]).epochs == 7
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("protocol: cross-dataset\nepochs: 3\n")
+    recipe = load_recipe(mine)
+    assert (recipe.epochs, recipe.lr, recipe.mao.lr) == (3, 0.0035, 0.0035)
+    assert load_recipe(mine, ["protocol=cross-dataset"]) == recipe
+    assert load_recipe(mine, ["protocol=few-shot"]).lr == Recipe().lr
+    with pytest.raises(RecipeError, match=r"protocol: .*'cross-dataset'"):
+        load_recipe(mine, ["protocol=cross-datasets"])
+
+
+def test_the_targets_of_a_source_are_the_rest_of_its_suite_and_other_looks_at_its_classes(tmp_path: Path) -> None:
+    icons = load_recipe(None, {"data.source": "icons-objects"})
+    assert set(targets_of(icons)) == {*find_suite("icons-11").sets} - {"icons-objects"}
+    assert targets_of(load_recipe(None, {"data.source": "icons-food", "data.targets": ["a", "b"]})) == ("a", "b")
+    root = {"data.root": str(tmp_path)}
+    ten = {*find_suite("coop-11").sets} - {"imagenet"}
+    assert set(targets_of(load_recipe(None, {"data.source": "imagenet", **root}))) == ten
+    (tmp_path / "imagenet-rendition").mkdir()
+    assert set(targets_of(load_recipe(None, {"data.source": "imagenet", **root}))) == {*ten, "imagenet-r"}
+    with pytest.raises(RecipeError, match="photos is in no suite"):
+        targets_of(load_recipe(None, {"data.source": "photos"}))
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ("a photo of a {}.", "{}."),
+        ("a photo of a {}, a type of pet.", "{}, a type of pet."),
+        ("a photo of {}, a type of food.", "{}, a type of food."),
+        ("{} texture.", "{} texture."),
+        ("a centered satellite photo of {}.", "{}."),
+        ("a photo of a person doing {}.", "person doing {}."),
+    ],
+)
+def test_the_data_sets_own_text_as_a_template_and_as_what_follows_the_context(own: str, words: str) -> None:
+    recipe = load_recipe("vit-b16/tcp")
+    assert (recipe.learner["template"], recipe.learner["words"]) == ("dataset", "dataset")
+    said = with_own_texts(recipe, own)
+    assert (said.learner["template"], said.learner["words"]) == (own, words)
+    assert load_recipe(None, said.model_dump()) == said, "as a finished run keeps it"
+    plain = load_recipe("icons/coop")
+    assert with_own_texts(plain, own) == plain
+
+
+def test_a_run_keeps_the_text_that_its_data_set_stood_for(photos: Path) -> None:
+    given = {
+        "data.source": str(photos),
+        "epochs": 1,
+        "data.shots": 1,
+        "data.bank": False,
+        "learner.template": "dataset",
+    }
+    outcome = run(load_recipe("icons/kgcoop", given), clip=toy_clip())
+    assert outcome.recipe.learner["template"] == "a photo of a {}."
+    assert outcome.result.recipe["learner"]["template"] == "a photo of a {}."
+    with pytest.raises(RecipeError, match="there is no data set: say it"):
+        build_learner(load_recipe("vit-b16/kgcoop"), toy_clip(), ("rain", "sun"))
 
 
 def test_the_protocol_goes_by_the_data() -> None:
