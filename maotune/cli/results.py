@@ -1,9 +1,9 @@
 """Results of runs on the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -13,6 +13,7 @@ from maotune.cli.common import err, out, print_json
 if TYPE_CHECKING:
     from maotune.protocols.draws import Picture
     from maotune.protocols.run import Result
+    from maotune.recipe import Recipe
 
 
 def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:
@@ -52,10 +53,16 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
         out.print(sentence, markup=False, highlight=False)
 
 
-def show_pictures(pictures: "Iterable[Picture]", folder: Path, as_json: bool) -> None:
-    """Write pictures into a folder, and a sentence on each to the terminal; or what they show as JSON."""
-    documents = []
-    for picture in pictures:
+def show_pictures(
+    make: "Callable[[Recipe], Picture]", recipes: "Sequence[Recipe]", folder: Path, dry_run: bool, as_json: bool
+) -> None:
+    """Write the pictures of recipes into a folder; a sentence on each to the terminal, or as JSON what they show."""
+    documents: list[dict[str, Any]] = []
+    for recipe in recipes:
+        if dry_run:
+            documents.append({"source": recipe.data.source, "seed": recipe.seed})
+            continue
+        picture = make(recipe)
         files = [str(path) for path in picture.save(folder)]
         documents.append({"files": files, **picture.document()})
         if not as_json:
@@ -63,6 +70,8 @@ def show_pictures(pictures: "Iterable[Picture]", folder: Path, as_json: bool) ->
             err.print("\n".join(files), markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json({"pictures": documents})
+    elif dry_run:
+        out.print(f"{len(documents)} pictures in {folder}, and what they show as JSON", markup=False, soft_wrap=True)
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

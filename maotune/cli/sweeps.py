@@ -103,7 +103,10 @@ def run(
     )
     where = folder or Path("runs") / experiment
     if chosen.picture is not None:
-        show_pictures((chosen.picture(one.recipe) for one in planned), where, as_json)
+        if learners or methods:
+            raise RecipeError(f"{experiment} tunes nothing: leave out --learners and --methods")
+        recipes = [one.recipe for one in planned]
+        show_pictures(chosen.picture, recipes, where, dry_run, as_json)
         return
     trials = [Trial((where / one.recipe.slug).absolute(), experiment, one.variant, one.recipe) for one in planned]
     if not trials:

@@ -11,6 +11,7 @@ from maotune.data import coop
 from maotune.learners import LEARNERS
 from maotune.mao.plan import METHODS
 from maotune.protocols.experiments import EXPERIMENTS
+from maotune.recipe import learner_settings, load_recipe
 from maotune.report.published import Published, compare, find, published
 from maotune.report.summary import Spread
 from maotune.train.evaluate import harmonic_mean
@@ -186,3 +187,45 @@ def test_every_printed_row_has_a_run(table: str, experiment: str) -> None:
         for variant in rows.variants
     }
     assert {(row.learner, row.method, row.variant) for row in find(table=table)} <= runs
+
+
+SETTINGS = {
+    "coop": {"text_length": "context_length"},
+    "maple": {"text_depth": "depth", "visual_depth": "depth", "text_length": "context_length"},
+    "promptsrc": {
+        "text_depth": "text_depth", "visual_depth": "visual_depth",
+        "text_length": "context_length", "visual_length": "visual_length",
+    },
+}  # fmt: skip
+"""Table 6's names of the learners' settings; docs/reproduce.md says which entries have none."""
+
+
+@pytest.mark.parametrize("learner", SETTINGS)
+def test_the_recipes_have_the_settings_of_table_6(learner: str) -> None:
+    settings = learner_settings(load_recipe(f"vit-b16/{learner}").learner)
+    for row in find(table="6", learner=learner):
+        if name := SETTINGS[learner].get(row.measure):
+            assert settings[name] == row.value, row
+        else:
+            assert row.measure == "prompt_layer_depth" or (learner, row.measure) in {
+                ("coop", "text_depth"),
+                ("maple", "visual_length"),
+            }
+
+
+@pytest.mark.parametrize("learner", SETTINGS)
+def test_the_recipes_have_the_settings_of_the_text(learner: str) -> None:
+    recipe = load_recipe(f"vit-b16/{learner}")
+    said = {(row.dataset, row.method, row.measure, row.note): row.value for row in find(table="B")}
+    plain = [said["", "plain", name, ""] for name in ("epochs", "lr", "batch_size")]
+    assert plain == [recipe.epochs, recipe.lr, recipe.batch_size]
+    assert said["", "mao", "epochs", "of each stage"] == recipe.epochs / 2
+    assert said["", "mao", "lr", ""] == recipe.mao.lr
+    assert said["", "", "shots", ""] == recipe.data.shots
+    for classes, dataset, note in (
+        (51, "", "more than 32 base classes"), (24, "", "fewer than 32 base classes"), (5, "eurosat", ""),
+    ):  # fmt: skip
+        assert tuple(said[dataset, "mao", name, note] for name in "bk") == recipe.mao.b_and_k(classes)
+    elsewhere = load_recipe(f"vit-b16/{learner}", {"protocol": "cross-dataset"})
+    assert said["imagenet", "", "epochs", "cross-dataset"] == elsewhere.epochs
+    assert said["imagenet", "", "lr", "cross-dataset"] == elsewhere.lr == elsewhere.mao.lr
