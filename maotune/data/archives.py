@@ -24,6 +24,19 @@ _SLACK = 1 << 24
 """Bytes that may be unpacked whatever the ratio: lists of file names shrink a hundredfold."""
 
 
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,  # of file names in no encoding, too
+    LookupError,
+    ArithmeticError,
+)
+"""What Python's readers of archives raise where an archive is damaged."""
+
+
 class ArchiveError(ValueError):
     """An archive that is broken, or that is not unpacked because of what it holds."""
 
@@ -114,7 +127,7 @@ def unpack(
         found = read(archive, target, wanted, budget, progress)
     except ArchiveError:
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+    except BROKEN as error:
         raise ArchiveError(f"{archive} is cut off or no archive ({error}): get it again") from error
     except (NotImplementedError, RuntimeError) as error:  # zip: compressed in another way, or encrypted
         raise ArchiveError(f"{archive} cannot be unpacked: {error}") from error

@@ -97,7 +97,7 @@ def read_hub(source: str, classes: Path | None = None, fractions: tuple[float, f
         if split == "unlabelled":
             unlabelled += images
             continue
-        texts = [_text(value, names) for value in table[label]]
+        texts = [_text(value, names) for value in table[label][:]]
         if names is None and len(texts) > 1 and len({*texts}) == len(texts):
             raise ValueError(
                 f"{source}: column {label!r} is another in each row, as no class label is; columns are "
@@ -221,7 +221,8 @@ def _images(source: str, called: str, table: Any, picture: str) -> list[ImageRef
     """A reference to the picture of each row."""
     hub = importlib.import_module("datasets")
     column = table.select_columns([picture]).cast_column(picture, hub.Image(decode=False))
-    return [HubImage(f"{source}/{called}", row, column) for row in range(len(column))]
+    split = f"{source}/{called}"
+    return [HubImage(split, row, column) for row in range(len(column))]
 
 
 def _text(value: Any, names: Sequence[str] | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from PIL import Image
 
-from maotune.data.archives import StrictHeader
+from maotune.data.archives import BROKEN, StrictHeader
 from maotune.data.dataset import ImageRef, UnreadableImage
 from maotune.data.images import SUFFIXES, upright_rgb
 
@@ -112,9 +112,9 @@ def read_shard(shard: Path) -> list[ImageRef]:
                     plain = member.isreg() and not member.issparse()
                     if plain and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
                         found[str(path)] = TarImage(shard, str(path), member.offset_data, member.size)
-            except (tarfile.TarError, OSError) as error:
+            except (*BROKEN, OSError) as error:
                 lost = f"the archive is cut off or broken, and what follows is not read ({error})"
-    except tarfile.ReadError:
+    except BROKEN:
         lost = "no tar archive that can be read in place; one that is compressed must be unpacked to a .tar first"
     except OSError as error:
         lost = f"cannot be read ({error})"

@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -220,3 +221,26 @@ def test_a_damaged_zip_member_is_found(tmp_path: Path, target: Path) -> None:
     archive.write_bytes(content)
     with pytest.raises(ArchiveError, match="get it again"):
         unpack(archive, target, {"images": "0"})
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "zip"])
+def test_damage_anywhere_is_told_or_does_no_harm(tmp_path: Path, mode: str) -> None:
+    members = {f"images/{name}.jpg": name.encode() * 20 for name in ("a", "é", "x" * 150)}
+    path = tmp_path / "archive"
+    whole = (zipped(path, members) if mode == "zip" else tar(path, members, mode)).read_bytes()
+    damage = random.Random(mode)
+    told = 0
+    for number in range(150):
+        content = bytearray(whole)
+        for _ in range(damage.choice([1, 3, 30])):
+            content[damage.randrange(len(content))] = damage.randrange(256)
+        path.write_bytes(content)
+        target = tmp_path / "targets" / str(number)
+        target.mkdir(parents=True)
+        try:
+            unpack(path, target, {"images": "0"})
+        except ArchiveError:
+            told += 1
+        assert all(name.startswith("0") for name in tree(target))
+    assert told > 50
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["archive", "targets"]
