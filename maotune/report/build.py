@@ -33,11 +33,17 @@ def build(studies: Sequence[Study], commands: Sequence[str] = (), title: str = "
     return Report(
         title=title,
         subtitle=_subtitle(studies, main),
-        answer=verdict.answer(main, found) if main else "There is no finished run yet.",
+        answer=_answer(main, found),
         evidence=tuple(verdict.evidence(main, found)) if main else (),
         warnings=tuple(_warnings(studies)),
         sections=tuple(section for section in sections if not section.empty),
     )
+
+
+def _answer(main: Study | None, found: Sequence[verdict.Comparison]) -> str:
+    if main is None:
+        return "There is no finished run yet."
+    return ("So far, " if main.missing else "") + verdict.answer(main, found)
 
 
 def comparisons(studies: Sequence[Study]) -> list[dict[str, Any]]:

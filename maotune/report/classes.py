@@ -4,7 +4,7 @@ import base64
 import functools
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -116,7 +116,7 @@ def section(study: Study) -> Section | None:
     lines = []
     for name, of_set in every.items():
         found = sorted(changes(of_set), key=lambda change: -change.points)
-        splits = _splits(of_set[0])
+        splits = functools.cache(functools.partial(_splits, of_set[0]))
         better += [_picture(one, short[name], len(of_set), splits) for one in found[:side] if one.points > 0]
         worse += [_picture(one, short[name], len(of_set), splits) for one in found[::-1][:side] if one.points < 0]
         moved = np.array([one.points for one in found])
@@ -153,10 +153,10 @@ def section(study: Study) -> Section | None:
     )  # fmt: skip
 
 
-def _picture(one: Change, dataset: str, runs: int, splits: Splits | None) -> Picture:
+def _picture(one: Change, dataset: str, runs: int, splits: Callable[[], Splits | None]) -> Picture:
     images = f"{one.images} image{'s' * (one.images != 1)}, {runs} run{'s' * (runs != 1)} each"
     return Picture(
-        _image(splits, one),
+        functools.partial(_image, one, splits),
         one.name,
         (f"{dataset}, {one.test}", f"{one.plain:.0f} → {one.mao:.0f} % ({signed(one.points, 0)})", images),
     )
@@ -176,10 +176,10 @@ def _splits(pair: Pair) -> Splits | None:
     return splits
 
 
-def _image(splits: Splits | None, one: Change) -> str:
+def _image(one: Change, load: Callable[[], Splits | None]) -> str:
     """A test image of the class, as a ``data:`` URI; empty without one."""
-    samples = splits.tests[one.test].samples if splits else ()
-    for sample in samples:
+    splits = load()
+    for sample in splits.tests[one.test].samples if splits else ():
         if sample.label == one.label:
             try:
                 picture = sample.image.read()

@@ -40,12 +40,12 @@ def curves(study: Study) -> Figure | None:
     for name, learner in dict.fromkeys((name, learner) for name, learner, _ in points):
         of_it = {method: of for (setting, who, method), of in points.items() if (setting, who) == (name, learner)}
         tests = next(iter(of_it.values()))[0][1].average(study.cells)
-        for test in [test for test in ("base", "new", "h", "average", "test") if test in tests]:
+        for test in [test for test in ("base", "new", "h", "average", "all", "test") if test in tests]:
             lines = {
                 method: [(value, one.average(study.cells)[test]) for value, one in of] for method, of in of_it.items()
             }
             heights = {method: [(x, y.mean, y.std or 0.0) for x, y in of] for method, of in lines.items()}
-            called = "H" if test == "h" else f"{test} accuracy"
+            called = {"h": "H", "all": "accuracy"}.get(test, f"{test} accuracy")
             panels.append(
                 draw(
                     f"{study.name}-curve-{len(panels)}",

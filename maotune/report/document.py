@@ -4,8 +4,9 @@ The builders of this package make these; the writers (page, markdown, latex, tex
 markup: class names come from users, and each writer escapes for its own format.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class Table:
         """Of all groups."""
         return tuple(column for group in self.groups for column in group.columns)
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first column of each group."""
+        ends = accumulate(len(group.columns) for group in self.groups)
+        return (0, *ends)[: len(self.groups)]
+
     def split(self, width: int) -> "list[Table]":
         """As tables of at most ``width`` columns (or one group), one below the other, as the paper prints Table 1."""
         blocks: list[list[int]] = [[]]
@@ -65,9 +72,7 @@ class Table:
             if blocks[-1] and held + len(group.columns) > width:
                 blocks.append([])
             blocks[-1].append(number)
-        starts = [0]
-        for group in self.groups:
-            starts.append(starts[-1] + len(group.columns))
+        starts = (*self.starts, len(self.columns))
         return [
             replace(
                 self,
@@ -82,10 +87,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One drawing: an ``<svg>`` element, and what it shows in words for those who do not see it."""
+    """One drawing."""
 
-    svg: str
     label: str
+    """What it shows in words, for those who do not see it."""
+    svg: Callable[[], str]
+    """Draws it, as an ``<svg>`` element; only a page asks for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +118,8 @@ class Figure:
 class Picture:
     """A class with one of its images and what became of it."""
 
-    image: str
-    """A ``data:`` URI; empty where no image could be read."""
+    image: Callable[[], str]
+    """Reads it, as a ``data:`` URI; empty where no image can be read."""
     title: str
     lines: tuple[str, ...]
 

@@ -53,7 +53,8 @@ def _circumstances(studies: Sequence[Study], runs: Sequence[Run]) -> Table:
             for e in environments
         ),
         "machine": _several(
-            f"{e.get('machine', '')}, {e.get('device', '')}, {e.get('threads', '?')} threads" for e in environments
+            f"{e['machine']}, {e['device']}, {e['threads']} thread{'s' * (e['threads'] != 1)} a trial"
+            for e in environments
         ),
         "CLIP": _several(
             f"{e['clip']['name']}, {e['clip']['dtype']}, fingerprint {e['clip']['fingerprint'][:12]}"
@@ -118,25 +119,21 @@ def _differing(studies: Sequence[Study]) -> Table | None:
 
 def _data(runs: Sequence[Run]) -> Table | None:
     """What the data sets are, by fingerprint: of the images and classes of each seed's splits."""
-    sets: dict[str, dict[int, Mapping[str, Any]]] = {}
+    sets: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
     for run in runs:
         data = run.result.environment.get("data", {})
-        if "fingerprint" in data:
-            sets.setdefault(run.result.dataset, {})[run.result.seed] = data
-    if not sets:
-        return None
+        of_seed = sets.setdefault(run.result.dataset, {}).setdefault(run.result.seed, [])
+        if "fingerprint" in data and data not in of_seed:
+            of_seed.append(data)
     short = short_names(sets)
-    lines = [
-        (
-            (short[name],),
-            (
-                str(next(iter(of_set.values())).get("base_classes", "")),
-                str(next(iter(of_set.values())).get("new_classes", "")),
-                ", ".join(f"{seed}: {data['fingerprint'][:8]}" for seed, data in sorted(of_set.items())),
-            ),
-        )
-        for name, of_set in sets.items()
-    ]
+    lines = []
+    for name, of_set in sets.items():
+        every = [data for of_seed in of_set.values() for data in of_seed]
+        counts = [", ".join(dict.fromkeys(str(data[key]) for data in every)) for key in ("base_classes", "new_classes")]
+        prints = [f"{seed}: {' '.join(data['fingerprint'][:8] for data in of_set[seed])}" for seed in sorted(of_set)]
+        lines.append(((short[name],), (*counts, ", ".join(prints))))
+    if not lines:
+        return None
     columns = ("base classes", "new classes", "fingerprint by seed")
     return _words(
         "data", "Data: classes, and a fingerprint of what was tuned on and scored.", ("data set",), columns, lines

@@ -8,7 +8,13 @@ from maotune.mao.plan import ZEROSHOT
 from maotune.protocols.run import Result
 from maotune.train.evaluate import harmonic_mean
 
-MEASURES = {"h": "H", "average": "average accuracy", "test": "test accuracy", "val": "validation accuracy"}
+MEASURES = {
+    "h": "H",
+    "average": "average accuracy",
+    "all": "accuracy",
+    "test": "test accuracy",
+    "val": "validation accuracy",
+}
 """What runs are judged by, the first that they have, and what it is called."""
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from maotune.report.document import Key, Panel
@@ -114,7 +115,7 @@ def _manner() -> "Iterator[None]":
         yield
 
 
-def draw(name: str, label: str, paint: "Callable[[Axes], None]", height: float = HEIGHT) -> Panel:
+def draw(name: str, label: str, paint: "Callable[[Axes], object]", height: float = HEIGHT) -> Panel:
     """A panel of one pair of axes.
 
     Args:
@@ -123,6 +124,10 @@ def draw(name: str, label: str, paint: "Callable[[Axes], None]", height: float =
         paint: draws into the axes, with ``colour(...)`` for colours.
         height: in inches.
     """
+    return Panel(label, partial(_draw, name, label, paint, height))
+
+
+def _draw(name: str, label: str, paint: "Callable[[Axes], object]", height: float) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -132,7 +137,7 @@ def draw(name: str, label: str, paint: "Callable[[Axes], None]", height: float =
         paint(figure.add_subplot())
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Panel(_for_page(file.getvalue(), name, label), label)
+    return _for_page(file.getvalue(), name, label)
 
 
 def _for_page(svg: str, name: str, label: str) -> str:

@@ -5,13 +5,14 @@ from dataclasses import replace
 from statistics import fmean
 
 from maotune.mao.plan import ZEROSHOT
+from maotune.protocols.cost import Inference
 from maotune.protocols.run import Result
 from maotune.report.document import Cell, Group, Line, Table
 from maotune.report.study import Study, short_names
 from maotune.report.summary import MEASURES, Series, Spread
 from maotune.report.verdict import signed
 
-HEADINGS = {"base": "Base", "new": "New", "h": "H", "average": "Average", "test": "Test", "val": "Val"}
+HEADINGS = {"base": "Base", "new": "New", "h": "H", "average": "Average", "all": "All", "test": "Test", "val": "Val"}
 NOTHING = "–"
 
 
@@ -98,10 +99,11 @@ def stages(study: Study) -> Table | None:
 
 
 def cost(study: Study) -> Table | None:
-    """What each method costs, as the paper's Table 3."""
+    """What each method costs, as the paper's Table 3; images per second where they were measured."""
     if study.measure is None:
         return None
     tuned = [one for one in study.averaged if one.method != ZEROSHOT]
+    speeds = {id(one): _images_per_second(study, one) for one in tuned}
     body = []
     for one in tuned:
         runs = averaged_results(study, one)
@@ -116,10 +118,12 @@ def cost(study: Study) -> Table | None:
             f"{max(result.peak_memory for result in runs) / 1e6:,.0f}",
             f"{one.average(study.cells)[study.measure].mean:.2f}",
         )
-        body.append([*map(Cell, figures)])
+        speed = [f"{speeds[id(one)]:,.0f}" if speeds[id(one)] else NOTHING] if any(speeds.values()) else []
+        body.append([*map(Cell, (*figures, *speed))])
     if not body:
         return None
-    columns = ("parameters", "updates", "images", "seconds", "s / epoch", "peak MB", HEADINGS[study.measure])
+    speed = ["classified / s"] if any(speeds.values()) else []
+    columns = ("parameters", "updates", "images", "seconds", "s / epoch", "peak MB", HEADINGS[study.measure], *speed)
     return Table(
         f"{study.name}-cost",
         f"What tuning costs, {_over(study)}.",
@@ -131,6 +135,12 @@ def cost(study: Study) -> Table | None:
             "that share a machine slow each other down. Peak MB: the most of any of the runs.",
         ),
     )
+
+
+def _images_per_second(study: Study, one: Series) -> float | None:
+    measured = [Inference.find(run.trial.folder) for run in study.of(one)]
+    speeds = [inference.images_per_second for inference in measured if inference]
+    return fmean(speeds) if speeds else None
 
 
 def tests_of(study: Study, dataset: str) -> tuple[str, ...]:

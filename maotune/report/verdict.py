@@ -45,7 +45,7 @@ def comparisons(study: Study) -> list[Comparison]:
 def answer(study: Study, found: Sequence[Comparison]) -> str:
     """One sentence on all learners."""
     if not found or study.measure is None:
-        return "Whether MAO helps cannot be said: no run with MAO and its counterpart are both finished."
+        return "MAO cannot be judged: no run with it and its counterpart are both finished."
     clauses: dict[str, list[str]] = {}
     for against, called in AGAINST.items():
         of_it = [one for one in found if one.against == against]
@@ -98,7 +98,7 @@ def _how_sure(one: Paired) -> str:
     low, high = one.interval
     counted = f"better on {higher} of {len(one.units)} {unit}" + (f", equal on {ties}" if ties else "")
     chance = "; may be chance" if one.sign == "unclear" else ""
-    return f"95 % interval {signed(low)} to {signed(high)}; {counted}{chance}"
+    return f"95\u00a0% interval {signed(low)} to {signed(high)}; {counted}{chance}"
 
 
 def table(study: Study, found: Sequence[Comparison]) -> Table | None:
@@ -133,7 +133,7 @@ def table(study: Study, found: Sequence[Comparison]) -> Table | None:
                 if several
                 else "One data set: interval and counts are over its seeds and say nothing about other data."
             )
-            + f" Below {FEWEST} pairs there is no interval. The intervals are not corrected for being {len(found)}.",
+            + f" Below {FEWEST} pairs there is no interval. Intervals are not corrected for being {len(found)}.",
         ),
     )
 

@@ -37,10 +37,10 @@ def write(
     Raises:
         KeyError: a format that is none of ``FORMATS``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in formats:
         path = folder / FORMATS[name].file
+        folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.tmp")
         temporary.write_text(FORMATS[name].write(report, studies), encoding="utf-8")
         os.replace(temporary, path)

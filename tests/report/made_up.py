@@ -1,0 +1,111 @@
+"""Sweeps whose trials are finished without tuning: real recipes and images, predictions drawn at random."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maotune.mao.plan import ZEROSHOT
+from maotune.mao.pseudo_labels import PseudoLabels
+from maotune.protocols.experiments import Planned
+from maotune.protocols.run import Result
+from maotune.protocols.scoring import Scoring
+from maotune.protocols.splits import Splits, Test
+from maotune.recipe import Recipe, build_splits, protocol_of
+from maotune.sweep.manifest import Sweep, Trial
+from maotune.train.evaluate import Evaluation
+
+STAGES = {
+    ZEROSHOT: (),
+    "mao": ("base", "new"),
+    "base-only": ("base",),
+    "new-only": ("plain", "new"),
+    "new-full": ("base", "new"),
+    "distill": ("distill",),
+}
+Quality = Callable[[Recipe, str, str], float]
+"""How often the prompts of a stage are right on a test, of 1."""
+
+
+def sweep(folder: Path, experiment: str, planned: Sequence[Planned], quality: Quality, unfinished: int = 0) -> Sweep:
+    """A sweep in ``folder`` with all but the last trials finished."""
+    trials = [Trial(folder / one.recipe.slug, experiment, one.variant, one.recipe) for one in planned]
+    made = Sweep(folder, trials, (f"maotune run {experiment}",))
+    made.save()
+    for trial in trials[: len(trials) - unfinished]:
+        finish(trial, quality)
+    return made
+
+
+def finish(trial: Trial, quality: Quality) -> None:
+    """Write what a run would have written."""
+    recipe = trial.recipe
+    splits, _ = build_splits(recipe)
+    random = np.random.default_rng(zlib.crc32(recipe.slug.encode()))
+    names = STAGES.get(recipe.method, (recipe.method,))
+    names = names if splits.new_stage else names[:1]
+    scored = {
+        stage: {name: _evaluation(test, quality(recipe, stage, name), random) for name, test in splits.tests.items()}
+        for stage in names
+    }
+    known = np.random.default_rng(0)  # zero-shot CLIP knows no seed
+    scored[ZEROSHOT] = {
+        name: _evaluation(test, quality(recipe, ZEROSHOT, name), known) for name, test in splits.tests.items()
+    }
+    accuracies = {stage: {name: one.accuracy for name, one in of.items()} for stage, of in scored.items()}
+    chosen = splits.choose(accuracies)
+    made = _pseudo_labels(splits, random) if "new" in names else None
+    trial.folder.mkdir(exist_ok=True)
+    Result(
+        dataset=splits.name,
+        protocol=protocol_of(recipe),
+        learner=recipe.title,
+        method=recipe.method,
+        seed=recipe.seed,
+        shots=recipe.data.shots,
+        scores=splits.means({name: accuracies[chosen[name]][name] for name in splits.tests}),
+        scored_with=chosen,
+        zeroshot=splits.means(accuracies[ZEROSHOT]),
+        stages=[
+            {
+                "name": stage,
+                "updates": 10,
+                "images": 320,
+                "seconds": 2.0,
+                "losses": [{"ce": 2.0 - 0.1 * epoch} for epoch in range(3)],
+                "accuracy": splits.means(accuracies[stage]),
+            }
+            for stage in names
+        ],
+        pseudo_labels=made.report(splits.unlabelled.true_labels) if made and splits.unlabelled else None,
+        skipped=[],
+        templates=["a photo of a {}."],
+        parameters=2048,
+        peak_memory=10**8,
+        seconds=5.0,
+        environment={
+            "maotune": "0", "git": {"commit": "0123456789abcdef", "changed": False}, "torch": "2", "transformers": "5",
+            "python": "3", "machine": "x86_64", "device": "cpu", "threads": 1,
+            "clip": {"name": "toy", "fingerprint": "feedc0de", "dtype": "float32"},
+            "data": {"base_classes": len(splits.classes), "new_classes": len(splits.new_classes), "fingerprint": "ab"},
+        },
+        recipe=recipe.model_dump(mode="json"),
+    ).save(trial.folder)  # fmt: skip
+    Scoring.of(splits, scored, made).save(trial.folder)
+
+
+def _evaluation(test: Test, right: float, random: np.random.Generator) -> Evaluation:
+    labels = np.array([sample.label for sample in test.samples])
+    guesses = random.integers(len(test.classes), size=len(labels))
+    told = np.where(random.random(len(labels)) < right, labels, guesses)
+    return Evaluation(test.classes, torch.from_numpy(labels), torch.from_numpy(told))
+
+
+def _pseudo_labels(splits: Splits, random: np.random.Generator) -> PseudoLabels | None:
+    if splits.unlabelled is None:
+        return None
+    count = len(splits.unlabelled.samples)
+    labels = torch.from_numpy(random.integers(len(splits.new_classes), size=count))
+    return PseudoLabels(labels, torch.from_numpy(random.random(count)), len(splits.new_classes))

@@ -1,0 +1,68 @@
+"""Every experiment of the paper has a report: its tables and figures, from runs that are finished without tuning."""
+
+from pathlib import Path
+
+import pytest
+
+from maotune.protocols.cost import Inference
+from maotune.protocols.experiments import EXPERIMENTS, plan_runs
+from maotune.recipe import Recipe
+from maotune.report.build import build
+from maotune.report.document import Section
+from maotune.report.latex import latex
+from maotune.report.markdown import markdown
+from maotune.report.page import page
+from maotune.report.study import read_studies
+from tests.report import made_up
+
+SHOWN = {
+    "base-to-new": ({"paired", "averages", "results", "orientation", "stages", "cost"}, {"differences", "scatter"}),
+    "cross-dataset": ({"paired", "averages", "results", "orientation"}, {"differences"}),
+    "few-shot": ({"paired", "averages", "results", "cost"}, {"curves"}),
+    "plug-in": ({"paired", "averages", "results", "stages"}, {"differences", "scatter"}),
+    "cost": ({"paired", "averages", "cost"}, {"cost-figure"}),
+    "ablations": ({"paired", "averages", "results", "orientation", "stages"}, {"differences"}),
+    "pseudo-labelers": ({"paired", "averages", "orientation", "stages"}, {"differences"}),
+    "sensitivity": ({"averages", "results", "stages", "cost"}, {"curves", "cost-figure"}),
+    "baselines": ({"averages", "results", "orientation"}, {"differences"}),
+    "distillation": ({"averages", "results"}, {"differences"}),
+}
+"""By experiment: some of its tables, and some of its figures."""
+
+
+def right(recipe: Recipe, stage: str, test: str) -> float:
+    """MAO's stages are better, more shots are better."""
+    return {"zeroshot": 0.5, "base": 0.7, "new": 0.8}.get(stage, 0.6) + 0.02 * recipe.data.shots**0.5
+
+
+def test_all_experiments_that_tune_are_tried() -> None:
+    assert set(SHOWN) == {name for name, experiment in EXPERIMENTS.items() if experiment.picture is None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_report_of(name: str, tmp_path: Path) -> None:
+    source = ("icons-weather",)
+    few = {} if name == "few-shot" else {"data.shots": 2}
+    targets = {"data.targets": ["icons-logos"]} if name == "cross-dataset" else {}
+    planned = plan_runs(EXPERIMENTS[name], source, seeds=(1, 2), settings={**few, **targets})
+    sweep = made_up.sweep(tmp_path, name, planned, right)
+    if EXPERIMENTS[name].inference:
+        speed = Inference(
+            images_per_second=1234.0, tower_images_per_second=1240.0, batch_size=32, classes=9, device="cpu", threads=1
+        )
+        speed.save(sweep.trials[0].folder)
+    report = build(read_studies(sweep), sweep.commands, name)
+    section = report.sections[0]
+    tables, figures = SHOWN[name]
+    assert tables <= _ends(section.tables, name)
+    assert figures <= _ends(section.figures, name)
+    assert [one.name for one in report.sections][-1] == "made"
+    for written in (page(report), markdown(report), latex(report)):
+        assert "nan" not in written.lower().replace("banan", "")
+    if EXPERIMENTS[name].inference:
+        assert "1,234" in markdown(report)
+
+
+def _ends(things: "tuple[Section, ...] | tuple[object, ...]", name: str) -> set[str]:
+    return {str(getattr(thing, "name", "")).removeprefix(f"{name}-") for thing in things}
