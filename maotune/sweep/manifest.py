@@ -75,11 +75,11 @@ class Sweep:
                 Trial(folder / entry["name"], entry["experiment"], entry["variant"], Recipe(**entry["recipe"]))
                 for entry in tree["trials"]
             )
+            return cls(folder, trials, tuple(tree["commands"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{manifest} was not written by this version of maotune ({error}): choose another folder, or move it"
             ) from error
-        return cls(folder, trials, tuple(tree["commands"]))
 
     @classmethod
     def plan(cls, folder: Path, trials: Iterable[Trial], command: str) -> "Sweep":

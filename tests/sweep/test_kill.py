@@ -1,0 +1,112 @@
+"""A sweep whose processes are killed at random moments comes out as if nothing had happened."""
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maotune.sweep.manifest import Sweep
+from tests.sweep.processes import children, kill, maotune, until
+
+COMMAND = (
+    *("run", "base-to-new", "--data", "icons-weather", "--learners", "coop,kgcoop", "--methods", "plain,mao"),
+    *("--seeds", "1,2", "--shots", "2", "--epochs", "4", "data.views=2", "--jobs", "2"),
+)
+KILLS = 10
+
+
+def run(folder: Path, environment: dict[str, str]) -> float:
+    """To the end; returns the seconds since the first trial began."""
+    output = folder.with_suffix(".txt")
+    with maotune(*COMMAND, "--folder", folder, output=output, environment=environment) as driver:
+        until(lambda: driver.poll() is not None or bool(list(folder.glob("*/progress.json"))), 300, "a trial")
+        start = time.monotonic()
+        assert driver.wait() == 0, output.read_text()
+    return time.monotonic() - start
+
+
+def running(folder: Path, driver: int) -> list[int]:
+    """The processes of trials below a driver."""
+    told = [json.loads(path.read_text(encoding="utf-8"))["pid"] for path in folder.glob("*/progress.json")]
+    return sorted({*told} & {*children(driver)})
+
+
+def numbers(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a sweep has learned and scored, by trial; not how long it took."""
+    told = {}
+    for trial in Sweep.read(folder).trials:
+        result, scoring = trial.result(), trial.scoring()
+        assert result is not None
+        assert scoring is not None
+        stages = [
+            {key: stage[key] for key in ("name", "updates", "images", "losses", "accuracy")} for stage in result.stages
+        ]
+        told[trial.name] = {
+            "scores": (result.scores, result.zeroshot, result.scored_with, result.pseudo_labels),
+            "stages": stages,
+            "predicted": scoring.predicted,
+            "prompts": (trial.folder / f"{stages[-1]['name']}.safetensors").read_bytes(),
+        }
+    return told
+
+
+def identity(folder: Path) -> dict[Path, tuple[int, int]]:
+    """The files of the finished trials: another inode or time would be another writing."""
+    files = [file for result in folder.glob("*/result.json") for file in result.parent.iterdir() if file.name != "lock"]
+    return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+    whole, torn, output = tmp_path / "whole", tmp_path / "torn", tmp_path / "torn.txt"
+    # A feature bank of its own, so that the kills hit those who fill the other one, too.
+    tuning = run(whole, {**environment, "MAOTUNE_CACHE": str(tmp_path / "cache")})
+    draw = random.Random(5)
+    finished: dict[Path, tuple[int, int]] = {}
+    killed: list[str] = []
+    while len(killed) < KILLS:
+        with maotune(*COMMAND, "--folder", torn, output=output, environment=environment) as driver:
+            while driver.poll() is None and len(killed) < KILLS:
+                until(lambda: driver.poll() is not None or bool(running(torn, driver.pid)), 300, "a trial")
+                time.sleep(draw.uniform(0, tuning / KILLS))
+                trials = running(torn, driver.pid)
+                others = sorted({*children(driver.pid)} - {*trials})  # the server that trials fork from, for one
+                kind, victims = draw.choice([("trial", trials), ("trial", trials), ("other", others), ("driver", [])])
+                if driver.poll() is None:
+                    kill(draw.choice(victims) if victims else driver.pid)
+                    killed.append(kind)
+                if not victims:
+                    driver.wait()
+        now = identity(torn)
+        assert finished.items() <= now.items(), "what is finished is not written again"
+        finished = now
+    assert {*killed} == {"trial", "other", "driver"}
+    run(torn, environment)
+    assert finished.items() <= identity(torn).items()
+    assert numbers(torn) == numbers(whole)
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_always_killed_is_given_up(tmp_path: Path, environment: dict[str, str]) -> None:
+    folder, output = tmp_path / "sweep", tmp_path / "output.txt"
+    one = ("--learners", "coop", "--methods", "plain", "--seeds", "1", "--epochs", "2", "--shots", "1", "data.views=1")
+    command = ("run", "base-to-new", "--data", "icons-weather", *one, "--folder", folder)
+    with maotune(*command, output=output, environment=environment) as driver:
+        seen: set[int] = set()
+        while driver.poll() is None:
+            for lock in folder.glob("*/progress.json"):
+                pid = json.loads(lock.read_text(encoding="utf-8"))["pid"]
+                if pid not in seen and pid in children(driver.pid):
+                    seen.add(pid)
+                    kill(pid)
+            time.sleep(0.01)
+        assert driver.returncode == 1
+    said = output.read_text()
+    assert "killed (out of memory?), 4 times without getting any further" in said
+    assert "error.txt" in said
+    with maotune(*command, output=output, environment=environment) as driver:
+        assert driver.wait() == 0, output.read_text()
+    assert not list(folder.glob("*/error.txt"))

@@ -1,0 +1,81 @@
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from maotune.recipe import Recipe, load_recipe
+from maotune.sweep.manifest import MANIFEST, RECIPE, Sweep, Trial
+from maotune.train.checkpoint import CheckpointError
+
+
+def trials(folder: Path, seeds: range, variant: str = "", **settings: object) -> list[Trial]:
+    recipes = [load_recipe(None, {"data.source": "icons-weather", "seed": seed, **settings}) for seed in seeds]
+    return [Trial(folder / recipe.slug, "base-to-new", variant, recipe) for recipe in recipes]
+
+
+def test_a_plan_is_read_as_it_was_written_and_extended(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    first = Sweep.plan(folder, trials(folder, range(2)), "maotune run a")
+    assert Sweep.read(folder) == first
+    Sweep.plan(folder, trials(folder, range(1, 4)), "maotune run b")
+    again = Sweep.read(folder)
+    assert [trial.recipe.seed for trial in again.trials] == [0, 1, 2, 3]
+    assert again.commands == ("maotune run a", "maotune run b")
+    for trial in again.trials:
+        assert Recipe.model_validate_json((trial.folder / RECIPE).read_text(encoding="utf-8")) == trial.recipe
+
+
+def test_the_same_run_in_two_variants_has_one_folder(tmp_path: Path) -> None:
+    Sweep.plan(tmp_path, [*trials(tmp_path, range(1), "a"), *trials(tmp_path, range(1), "b")], "")
+    read = Sweep.read(tmp_path).trials
+    assert [trial.variant for trial in read] == ["a", "b"]
+    assert read[0].folder == read[1].folder
+
+
+def test_a_plan_does_not_write_again_what_stands(tmp_path: Path) -> None:
+    Sweep.plan(tmp_path, trials(tmp_path, range(2)), "")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"*/{RECIPE}")}
+    Sweep.plan(tmp_path, trials(tmp_path, range(3)), "")
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"*/{RECIPE}")}.items()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "holds other settings"), ("[]", "is no recipe of this version"), ("{", "is no recipe")]
+)
+def test_the_folder_of_another_run_is_refused(tmp_path: Path, content: str | None, said: str) -> None:
+    (trial,) = trials(tmp_path, range(1))
+    trial.folder.mkdir()
+    other = load_recipe(None, {"seed": 9}).model_dump_json()
+    (trial.folder / RECIPE).write_text(content or other, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=said):
+        Sweep.plan(tmp_path, [trial], "")
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def plan(folder: Path, seed: int) -> None:
+    Sweep.plan(folder, trials(folder, range(seed, seed + 2)), f"maotune run --seed {seed}")
+
+
+def test_those_who_plan_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = get_context("fork")
+    planners = [context.Process(target=plan, args=(tmp_path, seed)) for seed in range(4)]
+    for process in planners:
+        process.start()
+    for process in planners:
+        process.join()
+    assert [process.exitcode for process in planners] == [0] * 4
+    sweep = Sweep.read(tmp_path)
+    assert sorted(trial.recipe.seed for trial in sweep.trials) == [0, 1, 2, 3, 4]
+    assert len(sweep.commands) == 4
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"trials": []}', '{"commands": [], "trials": [{"name": "a"}]}'])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / MANIFEST).write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"sweep\.json was not written by this version"):
+        Sweep.read(tmp_path)
+
+
+def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no sweep\.json and no finished run"):
+        Sweep.read(tmp_path)
