@@ -18,7 +18,7 @@ ALLOWED = {
     "recipe": {"contract", "clip", "data", "learners", "mao", "train", "protocols", "api"},  # a teacher is a run
     "protocols": {"contract", "clip", "data", "learners", "mao", "train", "recipe"},
     "report": {"protocols", "train", "data", "mao", "recipe", "sweep"},
-    "sweep": {"recipe", "protocols", "api", "train"},
+    "sweep": {"recipe", "protocols", "api", "train", "mao"},
     "api": {"contract", "clip", "data", "learners", "mao", "train", "recipe", "protocols", "report"},
     "cli": {"recipe", "protocols", "report", "api", "train", "data", "mao", "sweep"},
     "__init__": {"api", "clip"},

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from maotune.api import load
-from maotune.clip import FrozenCLIP
+from maotune.api import Run, load
 from maotune.protocols.cost import Inference, measure_inference
 from maotune.recipe import ClipSettings, build_splits
 from maotune.sweep.manifest import Trial
@@ -11,12 +10,12 @@ from maotune.sweep.manifest import Trial
 
 def measure(trials: Iterable[Trial]) -> None:
     """Write ``inference.json`` into the folders of finished trials that have none; nothing else should be running."""
-    clips: dict[ClipSettings, FrozenCLIP] = {}
+    loaded: dict[ClipSettings, Run] = {}  # trials of one CLIP share it
     for trial in trials:
         if Inference.find(trial.folder) is not None:
             continue
-        run = load(trial.folder, clip=clips.get(trial.recipe.clip))
-        clips[trial.recipe.clip] = run.clip
+        before = loaded.get(trial.recipe.clip)
+        run = loaded[trial.recipe.clip] = load(trial.folder, clip=before.clip if before else None)
         splits, _ = build_splits(run.recipe)
         test = [*splits.tests.values()][-1]
         measure_inference(run.clip, run.learner(test.classes), test.samples).save(trial.folder)
