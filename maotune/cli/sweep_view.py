@@ -18,6 +18,7 @@ from maotune.cli.common import err, out
 
 if TYPE_CHECKING:
     from maotune.protocols.run import Result
+    from maotune.report.summary import Row
     from maotune.sweep.engine import Course
     from maotune.sweep.manifest import Trial
     from maotune.sweep.status import State, TrialState
@@ -55,15 +56,22 @@ def time_left(states: "Sequence[TrialState]", jobs: int | None = None) -> str:
 @contextmanager
 def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[[Course], None]]":
     """Tells of the trials of a driver as they end; on a terminal also of those under way, all the time."""
-    from maotune.sweep.status import Watch
+    from maotune.sweep.status import Watch, read_progress
 
     watch = Watch(trials)
     titles = {trial.folder: _title(trial) for trial in trials}
     told: set[Path] = set()
+    awaited: set[Path] = set()
     next_look = 0.0
 
     def listen(course: "Course") -> None:
         nonlocal next_look
+        if not course.running and not course.waiting:
+            for folder in course.elsewhere - awaited:
+                awaited.add(folder)
+                seen = read_progress(folder)
+                who = f"process {seen['pid']} on {seen['host']}" if "host" in seen else "another process"
+                say(f"waiting for {titles[folder]}, which {who} runs for another sweep")
         ended = [*course.finished, *course.failed]
         new = [folder for folder in ended if folder not in told]
         if not new and (live is None or time.monotonic() < next_look):
@@ -237,23 +245,28 @@ def _pairs(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def show_averages(trials: "Sequence[Trial]", results: "Mapping[Path, Result]") -> None:
+def rows_of(trials: "Sequence[Trial]", results: "Mapping[Path, Result]") -> "list[Row]":
+    """The rows of the finished trials' tables, variant by variant."""
+    from maotune.report.summary import summarise
+
+    rows = []
+    for variant in dict.fromkeys(trial.variant for trial in trials):
+        folders = [trial.folder for trial in trials if trial.variant == variant and trial.folder in results]
+        rows += summarise([results[folder] for folder in folders], variant)
+    return rows
+
+
+def show_averages(rows: "Sequence[Row]") -> None:
     """A table of averages over the data sets, over what all of its rows have."""
     from maotune.mao.plan import ZEROSHOT
-    from maotune.report.summary import series, summarise, widest
+    from maotune.report.summary import series, widest
 
-    variants = dict.fromkeys(trial.variant for trial in trials)
-    rows = [
-        row
-        for variant in variants
-        for row in summarise(
-            [results[t.folder] for t in trials if t.variant == variant and t.folder in results], variant
-        )
-    ]
     every, cells = widest(series([row for row in rows if row.scores]))
     if not cells:
         return
-    title = f"mean over {len(cells)} data sets, accuracy in %"
+    title = (
+        f"mean over {len(cells)} data sets, accuracy in %" if len(cells) > 1 else f"{next(iter(cells))}: accuracy in %"
+    )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     tests = list(every[0].average(cells))
     table.add_column("method", no_wrap=True)

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from maotune.cli.common import AsJson, Root, Settings, app, out, print_json
 from maotune.cli.results import show_pictures, show_results
 from maotune.cli.sweep_view import (
+    rows_of,
     say,
     settings_in_words,
     show_averages,
@@ -129,7 +131,7 @@ def run(
     finished = {trial.folder: result for trial in trials if (result := trial.result()) is not None}
     if chosen.inference:
         measure(trial for trial in trials if trial.folder in finished)
-    _show_results(trials, finished, as_json)
+    _show_results(trials, finished, failed, as_json)
     if failed:
         say(f"{len(failed)} of {len(missing)} trials failed; the same command tries them again:")
         for one, reason in failed.items():
@@ -241,11 +243,22 @@ def _show_plan(
     print_json({**document, "settings": {"given": said, "suite": light}})
 
 
-def _show_results(trials: "list[Trial]", finished: "dict[Path, Result]", as_json: bool) -> None:
-    """Tables of the data sets where they are few, else of their averages."""
-    results = list(finished.values())
-    if as_json or (results and len({result.dataset for result in results}) <= FEW):
-        if results or as_json:
+def _show_results(
+    trials: "list[Trial]", finished: "dict[Path, Result]", failed: dict[Path, str], as_json: bool
+) -> None:
+    """Tables of the data sets where they are few and nothing is varied, else of their averages; or all as JSON."""
+    if as_json:
+        rows = [asdict(row) for row in rows_of(trials, finished)]
+        runs = [
+            {"folder": str(one.folder), "variant": one.variant, **asdict(finished[one.folder])}
+            for one in trials
+            if one.folder in finished
+        ]
+        lost = [{"folder": str(folder), "reason": reason} for folder, reason in failed.items()]
+        print_json({"rows": rows, "runs": runs, "failed": lost})
+    elif finished:
+        results = list(finished.values())
+        if len({result.dataset for result in results}) <= FEW and not any(trial.variant for trial in trials):
             show_results(results, as_json, list(finished))
-    else:
-        show_averages(trials, finished)
+        else:
+            show_averages(rows_of(trials, finished))

@@ -1,6 +1,8 @@
 """Trials on a Ray cluster: a task for each, in a worker process of its own."""
 
+import contextlib
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,12 @@ class RayEngine(Engine):
     def wait(self, seconds: float) -> list[Ended]:
         """See ``Engine``."""
         if not self._running:
+            time.sleep(seconds)
             return []
-        ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=seconds)
+        try:
+            ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=seconds)
+        except (ConnectionError, self._ray.exceptions.RaySystemError) as error:
+            raise SweepError(f"the Ray cluster is gone ({error}): the same command goes on when it is back") from error
         return [self._ended(reference, self._running.pop(reference)) for reference in ready]
 
     def _ended(self, reference: Any, folder: Path) -> Ended:
@@ -85,8 +91,9 @@ class RayEngine(Engine):
 
     def close(self) -> None:
         """See ``Engine``."""
-        for reference in self._running:
-            self._ray.cancel(reference, force=True)
+        with contextlib.suppress(ConnectionError, self._ray.exceptions.RayError):  # a cluster that has gone
+            for reference in self._running:
+                self._ray.cancel(reference, force=True)
         self._ray.shutdown()
 
 

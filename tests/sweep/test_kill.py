@@ -13,7 +13,7 @@ from tests.sweep.processes import children, kill, maotune, until
 
 COMMAND = (
     *("run", "base-to-new", "--data", "icons-weather", "--learners", "coop,kgcoop", "--methods", "plain,mao"),
-    *("--seeds", "1,2", "--shots", "2", "--epochs", "4", "data.views=2", "--jobs", "2"),
+    *("--seeds", "1", "--shots", "2", "--epochs", "4", "data.views=2", "--jobs", "2"),
 )
 KILLS = 10
 
@@ -22,7 +22,7 @@ def run(folder: Path, environment: dict[str, str]) -> float:
     """To the end; returns the seconds since the first trial began."""
     output = folder.with_suffix(".txt")
     with maotune(*COMMAND, "--folder", folder, output=output, environment=environment) as driver:
-        until(lambda: driver.poll() is not None or bool(list(folder.glob("*/progress.json"))), 300, "a trial")
+        until(lambda: driver.poll() is not None or bool(list(folder.glob("*/progress.json"))), "a trial")
         start = time.monotonic()
         assert driver.wait() == 0, output.read_text()
     return time.monotonic() - start
@@ -70,7 +70,7 @@ def test_ten_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -
     while len(killed) < KILLS:
         with maotune(*COMMAND, "--folder", torn, output=output, environment=environment) as driver:
             while driver.poll() is None and len(killed) < KILLS:
-                until(lambda: driver.poll() is not None or bool(running(torn, driver.pid)), 300, "a trial")
+                until(lambda: driver.poll() is not None or bool(running(torn, driver.pid)), "a trial")
                 time.sleep(draw.uniform(0, tuning / KILLS))
                 trials = running(torn, driver.pid)
                 others = sorted({*children(driver.pid)} - {*trials})  # the server that trials fork from, for one

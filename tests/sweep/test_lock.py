@@ -19,7 +19,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert not is_held(lock), "there is no file yet"
     process = context.Process(target=holder, args=(lock, has, ever))
     process.start()
-    assert has.wait(30)
+    assert has.wait(600)
     assert is_held(lock)
     with pytest.raises(Held, match="in use by another process"), hold(lock, 0.1):
         pass
@@ -36,8 +36,8 @@ def test_a_holder_who_is_about_to_go_is_waited_for(tmp_path: Path) -> None:
     has, ever = context.Event(), context.Event()
     process = context.Process(target=holder, args=(lock, has, ever))
     process.start()
-    assert has.wait(30)
+    assert has.wait(600)
     ever.set()
-    with hold(lock, 30):
+    with hold(lock, 600):
         assert is_held(lock)
     process.join()

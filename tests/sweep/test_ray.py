@@ -99,7 +99,7 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, output: Path, environment: d
     )
     try:
         with head, node("127.0.0.2", environment, f"--address={address}") as second:
-            until(lambda: nodes(address, environment) == 2, 120, "two nodes")
+            until(lambda: nodes(address, environment) == 2, "two nodes")
             command = ("run", "base-to-new", *ASKED, *SIZE, "--folder", sweep, "--engine", "ray", "--address", address)
             with maotune(*command, output=output, environment=environment) as driver:
                 until(
@@ -111,7 +111,7 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, output: Path, environment: d
                 assert lost, output.read_text()
                 for pid in (second.pid, *children(second.pid)):
                     kill(pid)
-                assert driver.wait(400) == 0, output.read_text()
+                assert driver.wait() == 0, output.read_text()
     finally:
         shutil.rmtree(short, ignore_errors=True)
     said = output.read_text()
