@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Batch
@@ -64,7 +65,7 @@ def measure_inference(
         raise ValueError("there is no image to measure with: give at least one")
     view = TestView(clip.preprocess)
     pixels = torch.stack([view(sample.image.read()) for sample in samples[:batch_size]]).to(clip.device)
-    batches = _Timed(clip, Batch(labels=torch.zeros(len(pixels), dtype=torch.int64), images=pixels), 1 + rounds)
+    batches = _Timed(clip, pixels, 1 + rounds)
     taken: list[float] = []
     evaluate(learner, batches, lambda images: taken.append(_now(clip) - batches.begun))
     seconds, alone = (statistics.median(each[1:]) for each in (taken, batches.alone))
@@ -81,8 +82,8 @@ def measure_inference(
 class _Timed:
     """The same batch again and again; before each, the image tower alone is timed on it."""
 
-    def __init__(self, clip: FrozenCLIP, batch: Batch, times: int) -> None:
-        self.clip, self.batch, self.times = clip, batch, times
+    def __init__(self, clip: FrozenCLIP, pixels: Tensor, times: int) -> None:
+        self.clip, self.pixels, self.times = clip, pixels, times
         self.alone: list[float] = []
         self.begun = 0.0
 
@@ -91,13 +92,13 @@ class _Timed:
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """See ``Batches``."""
+        labels = torch.zeros(len(self.pixels), dtype=torch.int64)  # not looked at
         for _ in range(start, self.times):
-            assert self.batch.images is not None
             begun = _now(self.clip)
-            self.clip.encode_image(self.batch.images)
+            self.clip.encode_image(self.pixels)
             self.begun = _now(self.clip)
             self.alone.append(self.begun - begun)
-            yield self.batch
+            yield Batch(labels, images=self.pixels)
 
 
 def _now(clip: FrozenCLIP) -> float:

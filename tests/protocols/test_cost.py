@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from maotune.api import tune_recipe
 from maotune.clip import FrozenCLIP
 from maotune.data.readers import read_folder
 from maotune.learners import LEARNERS
 from maotune.protocols.cost import Inference, measure_inference
 from maotune.recipe import build_learner, load_recipe
+from maotune.sweep.inference import measure
+from maotune.sweep.manifest import Sweep
 from tests.toys import paint_photos, toy_clip
 
 
@@ -34,6 +37,18 @@ def test_nothing_measured_and_nothing_to_measure_with(tmp_path: Path) -> None:
     learner = build_learner(load_recipe("icons/coop"), toy_clip(), ("rain", "snow"))
     with pytest.raises(ValueError, match="no image to measure with"):
         measure_inference(toy_clip(), learner, [])
+
+
+def test_finished_trials_are_measured_once(photos: Path, tmp_path: Path) -> None:
+    small = {"protocol": "few-shot", "epochs": 1, "data.shots": 1, "data.bank": False}
+    for seed in (1, 2):
+        recipe = load_recipe("icons/coop", {**small, "data.source": str(photos), "seed": seed})
+        tune_recipe(recipe, tmp_path / f"seed{seed}", estimates=False)
+    measure(Sweep.read(tmp_path).trials)
+    made = [Inference.find(tmp_path / f"seed{seed}") for seed in (1, 2)]
+    assert [one and (one.classes, one.batch_size) for one in made] == [(4, 8), (4, 8)]
+    measure(Sweep.read(tmp_path).trials)
+    assert [Inference.find(tmp_path / f"seed{seed}") for seed in (1, 2)] == made, "what was measured stands"
 
 
 class Slow(FrozenCLIP):
