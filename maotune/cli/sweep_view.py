@@ -235,9 +235,8 @@ def settings_in_words(suite: Mapping[str, Any], said: Mapping[str, Any]) -> list
     if said:
         sentences.append(f"your settings: {_pairs(said)}")
     if light:
-        sentences.append(
-            f"settings of the suite, to be affordable: {_pairs(light)} (say {_pairs(light)} to change them)"
-        )
+        others = " ".join(f"{key}=..." for key in light)
+        sentences.append(f"settings of the suite, to be affordable: {_pairs(light)} (yours would hold: {others})")
     return sentences
 
 

@@ -57,7 +57,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(maotune: Maotune, tmp_path:
     assert not (tmp_path / "sweep").exists()
     document = maotune(*command, tmp_path / "sweep", "shots=2", "--json").json
     assert document["waiting"] == len(document["trials"]) == 77
-    assert document["settings"] == {"given": {"lr": 0.01, "data.shots": 2}, "suite": {"data.shots": 8, "epochs": 10}}
+    assert document["settings"] == {"given": {"lr": 0.01, "data.shots": 2}, "suite": {"epochs": 10}}
     assert not (tmp_path / "sweep").exists()
 
 
