@@ -72,6 +72,8 @@ def results(study: Study) -> Table:
 
 def stages(study: Study) -> Table | None:
     """What the prompts of each stage score on both halves: what the new stage does to the base classes."""
+    if study.measure != "h":
+        return None
     lines: list[Line] = []
     for one in study.averaged:
         runs = averaged_results(study, one)
@@ -86,7 +88,7 @@ def stages(study: Study) -> Table | None:
             used = sorted({test for result in runs for test, stage in result.scored_with.items() if stage == name})
             cells = (*(Cell(f"{mean:.2f}") for mean in means), Cell(", ".join(used) or NOTHING))
             lines.append(Line((*_label(study, one), name), cells, bool(lines) and not number))
-    if study.measure != "h" or not any(line.labels[-1] == "new" for line in lines):
+    if not any(line.labels[-1] == "new" for line in lines):
         return None
     return Table(
         f"{study.name}-stages",

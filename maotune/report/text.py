@@ -41,7 +41,8 @@ def rich_table(table: Table) -> RichTable:
         made.add_column(Text(label), no_wrap=True)
     for group in table.groups:
         for column in group.columns:
-            made.add_column(Text(f"{group.title} {column}".strip()), justify="left" if table.words else "right")
+            title = Text(f"{group.title} {column}".strip())
+            made.add_column(title, justify="left" if table.words else "right", no_wrap=not table.words)
     for line in table.lines:
         if line.rule:
             made.add_section()

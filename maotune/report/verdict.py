@@ -112,28 +112,24 @@ def table(study: Study, found: Sequence[Comparison]) -> Table | None:
         cells = (
             Cell(signed(one.paired.mean)),
             Cell(f"{signed(interval[0])} to {signed(interval[1])}" if interval else "–"),
-            Cell(f"{higher} / {lower} / {ties}"),
+            Cell(f"{higher}/{lower}/{ties}"),
             Cell(str(len(one.paired.differences))),
             Cell(str(max(len(seeds) for seeds in one.paired.pairs.values()))),
         )
-        lines.append(
-            Line((one.learner, AGAINST[one.against]), cells, number > 0 and found[number - 1].learner != one.learner)
-        )
+        lines.append(Line((one.learner, one.against), cells, number > 0 and found[number - 1].learner != one.learner))
     several = len(found[0].paired.differences) > 1
     return Table(
         f"{study.name}-paired",
         f"MAO minus its counterpart: {MEASURES[study.measure]} in percentage points, paired over data sets and seeds.",
         ("learner", "MAO against"),
-        (Group("", ("difference", "95 % interval", "higher / lower / equal", "data sets", "seeds")),),
+        (Group("", ("difference", "95 % interval", "+/−/=", "sets", "seeds")),),
         tuple(lines),
         (
-            (
-                "Differences are averaged over the seeds of a data set; the interval (Student's t) and the counts are "
-                "over data sets."
-                if several
-                else "One data set: interval and counts are over its seeds and say nothing about other data."
-            )
-            + f" Below {FEWEST} pairs there is no interval. Intervals are not corrected for being {len(found)}.",
+            "Differences are means over the seeds of a data set; interval (Student's t) and counts are over data sets."
+            if several
+            else "One data set: interval and counts are over its seeds, and say nothing about other data.",
+            f"+/−/=: on how many MAO is higher, lower, equal. Below {FEWEST} there is no interval. Intervals are not "
+            f"corrected for their number, {len(found)}.",
         ),
     )
 
