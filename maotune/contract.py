@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -95,8 +95,6 @@ class AbstractLearner(nn.Module, ABC):
     """The bound class names."""
     lr_factors: Mapping[str, float] = MappingProxyType({})
     """Multiples of the stage's learning rate for the parameters whose names begin so (DePT's head); the rest have 1."""
-    published: Mapping[str, Any] = MappingProxyType({})
-    """Settings of a recipe, by dotted key, that the learner's paper uses: they hold unless a recipe says otherwise."""
     logit_scale: float
     """1 / temperature of the frozen CLIP (100 for OpenAI's)."""
 
