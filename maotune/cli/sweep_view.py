@@ -134,14 +134,14 @@ def _running(states: "Sequence[TrialState]") -> Table:
     return table
 
 
-def show_status(states: "Sequence[TrialState]", folder: Path) -> RenderableType:
-    """Everything about a sweep that fits a screen."""
+def show_status(states: "Sequence[TrialState]", folder: Path, *, top: bool = False) -> RenderableType:
+    """Everything about a sweep; what changes at the end, where it is seen, or at the ``top`` of a screen."""
     parts: list[RenderableType] = [_counts(states), overview(states)]
     failed = [one for one in states if one.state == "failed"]
     if failed:
         parts.append(Text(f"failed (the whole story is in {folder}/TRIAL/error.txt; the next run tries them again):"))
         parts += [Text(f"  {one.trial.name}: {one.reason}") for one in failed]
-    return Group(*parts)
+    return Group(*parts[1:], parts[0]) if top else Group(*parts)
 
 
 def _counts(states: "Sequence[TrialState]") -> Table:

@@ -164,11 +164,11 @@ def status(
     if not watch:
         out.print(show_status(states, folder))
         return
-    with Live(show_status(states, folder), console=out, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(show_status(states, folder, top=True), console=out, auto_refresh=False, vertical_overflow="crop") as live:
         while any(one.state in ("running", "waiting") for one in states):
             time.sleep(2.0)
             states = looking.look()
-            live.update(show_status(states, folder), refresh=True)
+            live.update(show_status(states, folder, top=True), refresh=True)
 
 
 def _names(values: str | None) -> list[str]:

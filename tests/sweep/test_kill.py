@@ -15,7 +15,6 @@ COMMAND = (
     *("run", "base-to-new", "--data", "icons-weather", "--learners", "coop,kgcoop", "--methods", "plain,mao"),
     *("--seeds", "1", "--shots", "2", "--epochs", "4", "data.views=2", "--jobs", "2"),
 )
-KILLS = 10
 
 
 def run(folder: Path, environment: dict[str, str]) -> float:
@@ -65,25 +64,26 @@ def test_ten_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -
     # A feature bank of its own, so that the kills hit those who fill the other one, too.
     tuning = run(whole, {**environment, "MAOTUNE_CACHE": str(tmp_path / "cache")})
     draw = random.Random(5)
+    plan = [*("trial",) * 5, *("server",) * 2, *("driver",) * 3]
+    draw.shuffle(plan)
+    pause = tuning / len(plan)
     finished: dict[Path, tuple[int, int]] = {}
-    killed: list[str] = []
-    while len(killed) < KILLS:
+    while plan:
         with maotune(*COMMAND, "--folder", torn, output=output, environment=environment) as driver:
-            while driver.poll() is None and len(killed) < KILLS:
+            while plan and driver.poll() is None:
                 until(lambda: driver.poll() is not None or bool(running(torn, driver.pid)), "a trial")
-                time.sleep(draw.uniform(0, tuning / KILLS))
+                time.sleep(draw.uniform(0, pause))
                 trials = running(torn, driver.pid)
-                others = sorted({*children(driver.pid)} - {*trials})  # the server that trials fork from, for one
-                kind, victims = draw.choice([("trial", trials), ("trial", trials), ("other", others), ("driver", [])])
-                if driver.poll() is None:
-                    kill(draw.choice(victims) if victims else driver.pid)
-                    killed.append(kind)
-                if not victims:
-                    driver.wait()
+                others = sorted({*children(driver.pid)} - {*trials})  # what trials fork from, and what watches over it
+                victims = {"trial": trials, "server": others, "driver": [driver.pid]}[plan[-1]]
+                if victims and driver.poll() is None:
+                    kill(draw.choice(victims))
+                    if plan.pop() == "driver":
+                        driver.wait()
+            assert driver.returncode != 0, f"finished ahead of {len(plan)} kills: {output.read_text()}"
         now = identity(torn)
         assert finished.items() <= now.items(), "what is finished is not written again"
         finished = now
-    assert {*killed} == {"trial", "other", "driver"}
     run(torn, environment)
     assert finished.items() <= identity(torn).items()
     assert numbers(torn) == numbers(whole)
