@@ -54,10 +54,10 @@ def load(name: str, root: Path, stream: random.Random | None = None) -> Dataset:
     """The data set ``name`` (a key of ``SETS``) below ``root``.
 
     Args:
-        name: as in ``SETS``. root: holds a folder a data set, named as CoOp names them. stream: draws the
-        split where there is no split file. By default a stream of its own with seed 1, so that the split is
-        the same
-            for all seeds of the few-shot draw, as it is with CoOp once its first run has saved the split.
+        name: as in ``SETS``.
+        root: holds a folder a data set, named as CoOp names them.
+        stream: draws the split where there is no split file. By default a stream of its own with seed 1, so that the
+            split is the same for all seeds of the few-shot draw, as it is with CoOp once its first run has saved it.
 
     Raises:
         ValueError: the folder or a file in it is missing (the message says what belongs where) or cannot be
@@ -340,6 +340,5 @@ SETS = {
 }
 """The eleven of the paper, and four that look at ImageNet's classes in another way.
 
-The counts of the eleven were checked against statistics that others publish of CoOp's splits, and those of the variants
-against the data sets' own pages, but for ImageNet-Sketch: its page says 50,000 and means 50 a class, its archive holds
-50,889."""
+The counts of the eleven were checked against statistics that others publish of CoOp's splits, those of ImageNet-A and
+-R against public listings. ImageNetV2's and ImageNet-Sketch's (its page rounds to 50,000) have not been checked."""
