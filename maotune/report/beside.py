@@ -6,7 +6,7 @@ from maotune.report.document import Cell, Group, Line, Table
 from maotune.report.published import Comparison, Published, compare, find
 from maotune.report.study import Study
 from maotune.report.summary import Series, Spread
-from maotune.report.tables import HEADINGS, NOTHING
+from maotune.report.tables import HEADINGS, NOTHING, label_of, labels_of
 from maotune.report.verdict import signed
 
 TABLES = {
@@ -56,7 +56,7 @@ def _find(study: Study, one: Series, name: str, measure: str) -> Published | Non
 def _compared(study: Study, compared: list[tuple[Series, str, str, Comparison]]) -> Table:
     lines = [
         Line(
-            (name, one.learner or "CLIP", one.method, one.variant, HEADINGS.get(test, test)),
+            (name, *label_of(study, one), HEADINGS.get(test, test)),
             (
                 Cell(f"{found.ours.mean:.2f}", "" if found.ours.std is None else f"{found.ours.std:.2f}"),
                 Cell(f"{found.published.value:.2f}"),
@@ -70,7 +70,7 @@ def _compared(study: Study, compared: list[tuple[Series, str, str, Comparison]])
     return Table(
         f"{study.name}-published",
         "Ours beside published numbers, in percent.",
-        ("data set", "learner", "method", "variant", "measure"),
+        ("data set", *labels_of(study), "measure"),
         (Group("", ("ours", "published", "difference", "within our spread")),),
         tuple(lines),
         (
@@ -91,14 +91,14 @@ def _orientation(study: Study) -> Table | None:
             ours = one.average(study.cells)
             cells = [Cell(f"{ours[test].mean:.2f}") for test in tests]
             cells += [Cell(f"{found.value:.2f}" if found else NOTHING) for found in printed]
-            lines.append(Line((one.learner or "CLIP", one.method, one.variant), tuple(cells)))
+            lines.append(Line(label_of(study, one), tuple(cells)))
     if not lines:
         return None
     columns = tuple(HEADINGS[test] for test in tests)
     return Table(
         f"{study.name}-orientation",
         "The paper's averages, for orientation only: other model (CLIP ViT-B/16) and other data.",
-        ("learner", "method", "variant"),
+        labels_of(study),
         (Group("here", columns), Group("published", columns)),
         tuple(lines),
         ("No number is published for the data sets of this table; what can be compared is the sign of the changes.",),

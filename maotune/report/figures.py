@@ -102,7 +102,7 @@ def base_against_new(study: Study) -> Figure | None:
         return None
     return Figure(
         f"{study.name}-scatter",
-        "Accuracy on base classes against new classes; an arrow leads from plain tuning to MAO on the same data "
+        "Accuracy on base classes against new classes; a line leads from plain tuning to MAO on the same data "
         "set. Along a "
         "grey curve H is the same.",
         tuple(panels),
@@ -210,7 +210,7 @@ def _cost(axes: "Axes", study: Study, tuned: Sequence[Series], called: str) -> N
     axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
     axes.minorticks_off()
     axes.grid(axis="y")
-    axes.margins(x=0.18, y=0.1)
+    axes.margins(x=0.25, y=0.1)
     axes.set(xlabel="seconds of tuning", ylabel=f"{called}, %")
 
 

@@ -32,7 +32,7 @@ def averages(study: Study) -> Table | None:
     return Table(
         f"{study.name}-averages",
         f"Accuracy in percent, {_over(study)}.",
-        _labels(study),
+        labels_of(study),
         (Group("", (*(HEADINGS.get(test, test) for test in tests), f"Δ {HEADINGS[measure]}")),),
         marked,
         (f"Δ: change of {MEASURES[measure]} from the learner's first row. {_seeds(study)}",),
@@ -63,7 +63,7 @@ def results(study: Study) -> Table:
     return Table(
         f"{study.name}-results",
         "Accuracy in percent by data set.",
-        _labels(study),
+        labels_of(study),
         tuple(replace(group, columns=tuple(HEADINGS.get(test, test) for test in group.columns)) for group in groups),
         _best(_lines(study, study.series, body)),
         tuple(notes),
@@ -78,7 +78,7 @@ def stages(study: Study) -> Table | None:
     for one in study.averaged:
         runs = averaged_results(study, one)
         names = dict.fromkeys(stage["name"] for result in runs for stage in result.stages)
-        for number, name in enumerate(names):
+        for name in names:
             scores: dict[str, list[Mapping[str, float]]] = {}
             for result in runs:
                 scores.setdefault(result.dataset, []).extend(s["accuracy"] for s in result.stages if s["name"] == name)
@@ -87,13 +87,14 @@ def stages(study: Study) -> Table | None:
             ]
             used = sorted({test for result in runs for test, stage in result.scored_with.items() if stage == name})
             cells = (*(Cell(f"{mean:.2f}") for mean in means), Cell(", ".join(used) or NOTHING))
-            lines.append(Line((*_label(study, one), name), cells, bool(lines) and not number))
+            other = bool(lines) and lines[-1].labels[0] != one.learner
+            lines.append(Line((*label_of(study, one), name), cells, other))
     if not any(line.labels[-1] == "new" for line in lines):
         return None
     return Table(
         f"{study.name}-stages",
         f"Accuracy in percent of the prompts as each stage left them, {_over(study)}.",
-        (*_labels(study), "prompts of stage"),
+        (*labels_of(study), "prompts of stage"),
         (Group("", ("Base", "New", "scores")),),
         tuple(lines),
         ("The last column says what these prompts score in the tables above.",),
@@ -129,7 +130,7 @@ def cost(study: Study) -> Table | None:
     return Table(
         f"{study.name}-cost",
         f"What tuning costs, {_over(study)}.",
-        _labels(study),
+        labels_of(study),
         (Group("", columns),),
         tuple(_lines(study, tuned, body)),
         (
@@ -161,19 +162,21 @@ def _over(study: Study) -> str:
     return f"averages over {count} data sets" if count > 1 else next(iter(study.cells), "")
 
 
-def _labels(study: Study) -> tuple[str, ...]:
+def labels_of(study: Study) -> tuple[str, ...]:
+    """Headings of the columns that say what a row is."""
     return ("learner", "method", *(["variant"] if any(one.variant for one in study.series) else []))
 
 
-def _label(study: Study, one: Series) -> tuple[str, ...]:
-    return (one.learner or "CLIP", one.method, one.variant)[: len(_labels(study))]
+def label_of(study: Study, one: Series) -> tuple[str, ...]:
+    """What these columns say of a series."""
+    return (one.learner or "CLIP", one.method, one.variant)[: len(labels_of(study))]
 
 
 def _lines(study: Study, every: Sequence[Series], body: Sequence[Sequence[Cell]]) -> list[Line]:
     """With a rule wherever another learner begins."""
     before = [None, *(one.learner for one in every)]
     return [
-        Line(_label(study, one), tuple(cells), learner not in (None, one.learner))
+        Line(label_of(study, one), tuple(cells), learner not in (None, one.learner))
         for one, cells, learner in zip(every, body, before, strict=False)
     ]
 

@@ -61,17 +61,17 @@ def test_what_a_row_lacks_is_a_dash_and_not_averaged() -> None:
 def test_published_numbers_of_the_same_data_set_stand_beside_ours() -> None:
     runs = [tuned("flowers102", "plain", 97.96, 68.37, 1), tuned("flowers102", "plain", 95.96, 68.37, 2)]
     found = cells(beside(Study("base-to-new", runs)))
-    assert found["flowers102", "coop", "plain", "", "Base"] == ["96.96", "96.96", "0.00", "yes"]
-    assert found["flowers102", "coop", "plain", "", "New"] == ["68.37", "68.37", "0.00", "yes"]
+    assert found["flowers102", "coop", "plain", "Base"] == ["96.96", "96.96", "0.00", "yes"]
+    assert found["flowers102", "coop", "plain", "New"] == ["68.37", "68.37", "0.00", "yes"]
     single = cells(beside(Study("base-to-new", [tuned("flowers102", "mao", 90, 60)])))
-    assert single["flowers102", "coop", "mao", "", "Base"] == ["90.00", "96.77", "−6.77", "unknown"]
+    assert single["flowers102", "coop", "mao", "Base"] == ["90.00", "96.77", "−6.77", "unknown"]
 
 
 def test_elsewhere_the_papers_average_is_for_orientation_only() -> None:
     table = beside(Study("base-to-new", [tuned("icons-a", "plain", 80, 20)]))
     assert table is not None
     assert "orientation only: other model" in table.caption
-    assert cells(table)["coop", "plain", ""] == ["80.00", "20.00", "32.00", "81.98", "68.84", "74.84"]
+    assert cells(table)["coop", "plain"] == ["80.00", "20.00", "32.00", "81.98", "68.84", "74.84"]
 
 
 def test_stages_and_cost(hostile: Reported) -> None:
