@@ -208,9 +208,11 @@ def show_plan(
 ) -> None:
     """What a sweep would run: how many trials of what, with which settings, and how long it may take."""
     from maotune.protocols.estimate import duration
+    from maotune.sweep.manifest import MANIFEST, Sweep
     from maotune.sweep.status import Watch, counts, seconds_left
 
-    states = Watch(trials).look()
+    before = Sweep.read(folder).trials if (folder / MANIFEST).exists() else ()
+    states = Watch(trials, before).look()
     out.print(_counts(states))
     seeds = sorted({trial.recipe.seed for trial in trials})
     number = counts(states)

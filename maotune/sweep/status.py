@@ -61,11 +61,20 @@ class Pace:
 
 
 class Watch:
-    """Looks at the trials of a sweep again and again; a finished one is read once."""
+    """Looks at the trials of a sweep again and again; a finished one is read once.
 
-    def __init__(self, trials: Iterable[Trial]) -> None:
+    Args:
+        trials: to look at.
+        others: more trials, from which only the pace is learned, where they are finished.
+    """
+
+    def __init__(self, trials: Iterable[Trial], others: Iterable[Trial] = ()) -> None:
         self.trials = list({trial.folder: trial for trial in trials}.values())
         self.pace = Pace()
+        for trial in others:
+            result = trial.result()
+            if result is not None:
+                self.pace.learn(trial.recipe, result)
         self._finished: dict[Path, Result] = {}
 
     def look(self) -> list[TrialState]:

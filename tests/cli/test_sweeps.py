@@ -159,7 +159,7 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(tmp_path: Path, environme
         assert len(below) >= 3
         driver.send_signal(signal.SIGINT)
         assert driver.wait() == 1
-        assert not {*below} & {*processes.children(1)}, "none is left behind"
+        processes.until(lambda: not {*below} & {*processes.children(1)}, "all to end")
     said = output.read_text()
     assert "stopped; what was done is kept. Go on with: maotune run base-to-new" in said
     assert "Traceback" not in said

@@ -102,13 +102,9 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, output: Path, environment: d
             until(lambda: nodes(address, environment) == 2, "two nodes")
             command = ("run", "base-to-new", *ASKED, *SIZE, "--folder", sweep, "--engine", "ray", "--address", address)
             with maotune(*command, output=output, environment=environment) as driver:
-                until(
-                    lambda: driver.poll() is not None or {*running(sweep)} & {*children(second.pid)},
-                    300,
-                    "a trial there",
-                )
-                lost = {*running(sweep)} & {*children(second.pid)}
-                assert lost, output.read_text()
+                there = lambda: {*running(sweep)} & {*children(second.pid)}  # noqa: E731
+                until(lambda: driver.poll() is not None or bool(there()), "a trial there")
+                assert there(), output.read_text()
                 for pid in (second.pid, *children(second.pid)):
                     kill(pid)
                 assert driver.wait() == 0, output.read_text()
