@@ -92,7 +92,7 @@ def _orientation(study: Study) -> Table | None:
             cells = [Cell(f"{ours[test].mean:.2f}") for test in tests]
             cells += [Cell(f"{found.value:.2f}" if found else NOTHING) for found in printed]
             lines.append(Line(label_of(study, one), tuple(cells)))
-    if not lines:
+    if all(line.labels[1] == ZEROSHOT for line in lines):
         return None
     columns = tuple(HEADINGS[test] for test in tests)
     return Table(
