@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from maotune.clip import FrozenCLIP, Preprocess
+from maotune.clip import FrozenCLIP, Preprocess, load_clip
+from maotune.data import icons
 from maotune.data.bank import FeatureBank, cache_size, clear_cache, default_folder
 from maotune.data.dataset import Sample, UnreadableImage
 from maotune.data.images import ImageFile
@@ -269,3 +270,13 @@ def test_no_views_and_no_images(samples: list[Sample], small: TrainView) -> None
     with pytest.raises(ValueError, match="views is 0"):
         FeatureBank(Tower(), None).features(samples, small, 0)
     assert FeatureBank(Tower(), None).features([], small).shape == (0, 1, 4)
+
+
+def test_the_bits_of_a_feature_do_not_depend_on_what_was_missing(tmp_path: Path) -> None:
+    clip = load_clip()  # on a CPU the bits of its features depend on the size of the batch, below 16
+    samples, view = icons.load("icons-weather").train[:20], CentreView(clip.preprocess)
+    at_once = FeatureBank(clip, tmp_path / "one").features(samples, view)
+    bank = FeatureBank(clip, tmp_path / "two")
+    bank.features(samples[:17], view)
+    assert torch.equal(bank.features(samples, view), at_once)
+    assert bank.computed == 20
