@@ -112,6 +112,7 @@ class Result:
     peak_memory: int
     """Bytes."""
     seconds: float
+    """Of the process that finished it; those of the stages count all processes."""
     environment: dict[str, Any]
     recipe: dict[str, Any]
 
