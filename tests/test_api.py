@@ -148,3 +148,15 @@ def test_class_specific_contexts_predict_their_classes_and_no_others(place: Path
 def test_mao_needs_unlabelled_images(place: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.unlabelled.*base-only"):
         maotune.tune("photos", method="mao", clip=toy_clip(), **SMALL)
+
+
+def test_a_run_killed_between_tuning_and_its_result_still_tells_of_its_pseudo_labels(tmp_path: Path) -> None:
+    small = {"method": "mao", "shots": 2, "epochs": 2, "data__views": 1, "data__bank": False}
+    whole = maotune.tune("icons-weather", folder=tmp_path, **small).result
+    scoring = (tmp_path / "scoring.json").read_bytes()
+    for name in ("result.json", "scoring.json", "prompts.safetensors"):
+        (tmp_path / name).unlink()
+    again = maotune.tune("icons-weather", folder=tmp_path, resume=True, **small).result
+    assert whole.pseudo_labels is not None
+    assert again.pseudo_labels == whole.pseudo_labels
+    assert (tmp_path / "scoring.json").read_bytes() == scoring

@@ -265,6 +265,8 @@ def run(
             metadata={"recipe": recipe.model_dump(mode="json"), "clip": clip.fingerprint},
             on_event=bench.listen,
         )
+        if resume and not labelled:  # the stage that labels was finished before an interruption
+            _label_again(learner, splits.classes, stages, history)
     scored: dict[str, dict[str, Evaluation]] = {}
     for record in history.stages:
         learner.bind(splits.classes)
@@ -318,6 +320,16 @@ def run(
     known = splits.new_classes or splits.classes if protocol_of(recipe) == "adapt" else splits.classes
     nothing = {ZEROSHOT: Prompts(known, {})}
     return Outcome(recipe, result, prompts or nothing, Scoring.of(splits, scored, made), history)
+
+
+def _label_again(learner: AbstractLearner, classes: Sequence[str], stages: Sequence[Stage], history: History) -> None:
+    """Make the batches of later stages as they were made, with the prompts of the stage before, so that their
+    pseudo-labels are told: ``fit`` does not make those of a stage that it finds finished."""
+    for before, stage in zip(history.stages, stages[1:], strict=False):
+        learner.bind(classes)
+        restore_prompts(learner, before.prompts or {})
+        learner.bind(stage.classes)
+        stage.batches(learner.eval())
 
 
 def task(recipe: Recipe, bench: Bench, splits: Splits, on_pseudo_labels: Callable[[PseudoLabels], None]) -> Task:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from maotune.sweep.manifest import Sweep
 from tests.sweep.processes import children, kill, maotune, until
@@ -35,20 +33,23 @@ def running(folder: Path, driver: int) -> list[int]:
     return sorted({*told} & {*children(driver)})
 
 
-def numbers(folder: Path) -> dict[str, tuple[list[Any], list[float], list[float], dict[str, torch.Tensor]]]:
-    """What a sweep has learned and scored, by trial: counts, scores, losses, prompts; not how long it took."""
+def numbers(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a sweep has learned and scored, by trial; not how long it took."""
     told = {}
     for trial in Sweep.read(folder).trials:
-        result = trial.result()
+        result, scoring = trial.result(), trial.scoring()
         assert result is not None
-        assert trial.scoring() is not None
-        counts = [
-            result.scored_with,
-            [[stage[key] for key in ("name", "updates", "images")] for stage in result.stages],
+        assert scoring is not None
+        stages = [
+            {key: stage[key] for key in ("name", "updates", "images", "losses", "accuracy")} for stage in result.stages
         ]
-        losses = [loss for stage in result.stages for epoch in stage["losses"] for loss in epoch.values()]
-        prompts = load_file(trial.folder / f"{result.stages[-1]['name']}.safetensors")
-        told[trial.name] = (counts, [*result.scores.values(), *result.zeroshot.values()], losses, prompts)
+        told[trial.name] = {
+            "scores": (result.scores, result.zeroshot, result.scored_with, result.pseudo_labels),
+            "stages": stages,
+            "predicted": scoring.predicted,
+            "pseudo_labels": scoring.pseudo_labels,
+            "prompts": (trial.folder / f"{stages[-1]['name']}.safetensors").read_bytes(),
+        }
     return told
 
 
@@ -66,7 +67,7 @@ def test_ten_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -
     draw = random.Random(5)
     plan = [*("trial",) * 5, *("server",) * 2, *("driver",) * 3]
     draw.shuffle(plan)
-    pause = tuning / len(plan) / 2
+    pause = tuning / len(plan) / 2  # so that the sweep does not end ahead of the kills
     finished: dict[Path, tuple[int, int]] = {}
     while plan:
         with maotune(*COMMAND, "--folder", torn, output=output, environment=environment) as driver:
@@ -80,24 +81,13 @@ def test_ten_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -
                     kill(draw.choice(victims))
                     if plan.pop() == "driver":
                         driver.wait()
-            ahead = driver.returncode == 0
+            assert driver.returncode != 0, f"finished ahead of {len(plan)} kills: {output.read_text()}"
         now = identity(torn)
         assert finished.items() <= now.items(), "what is finished is not written again"
         finished = now
-        if ahead:  # of the last kills, on a machine that has become faster since the first run
-            break
-    assert len(plan) <= 5, output.read_text()
     run(torn, environment)
     assert finished.items() <= identity(torn).items()
-    undisturbed, disturbed = numbers(whole), numbers(torn)
-    assert disturbed.keys() == undisturbed.keys()
-    for name, (counts, scores, losses, prompts) in undisturbed.items():
-        assert disturbed[name][0] == counts
-        # Not to the last bit: a kill also changes which images' features are computed together.
-        assert disturbed[name][1] == pytest.approx(scores, abs=0.6), f"{name}: more than an image apart"
-        assert disturbed[name][2] == pytest.approx(losses, rel=1e-3), name
-        for key, tensor in prompts.items():
-            torch.testing.assert_close(disturbed[name][3][key], tensor, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
+    assert numbers(torn) == numbers(whole)
 
 
 @pytest.mark.slow
