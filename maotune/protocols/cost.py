@@ -1,7 +1,6 @@
 """How fast tuned prompts classify (paper, Table 3): images per second, beside the frozen image tower alone."""
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Batch
 from maotune.data.dataset import Sample
 from maotune.data.transforms import TestView
+from maotune.train.checkpoint import write_whole
 from maotune.train.evaluate import evaluate
 
 INFERENCE = "inference.json"
@@ -35,9 +35,7 @@ class Inference:
 
     def save(self, folder: Path) -> None:
         """Write ``inference.json``, whole or not at all."""
-        temporary = folder / f"{INFERENCE}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / INFERENCE)
+        write_whole(folder / INFERENCE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Inference | None":

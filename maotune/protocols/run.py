@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,7 +25,7 @@ from maotune.protocols.estimate import Estimate, estimate, uses_pool
 from maotune.protocols.scoring import Scoring
 from maotune.protocols.splits import Splits, Test
 from maotune.recipe import Recipe, build_learner, build_splits, protocol_of, templates_of, with_own_texts
-from maotune.train.checkpoint import CheckpointError, restore_prompts
+from maotune.train.checkpoint import CheckpointError, restore_prompts, write_whole
 from maotune.train.evaluate import Evaluation, evaluate
 from maotune.train.fit import fit
 from maotune.train.history import Event, History
@@ -118,9 +117,7 @@ class Result:
 
     def save(self, folder: Path) -> None:
         """Write ``result.json``, whole or not at all."""
-        temporary = folder / f"{RESULT}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / RESULT)
+        write_whole(folder / RESULT, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Result | None":

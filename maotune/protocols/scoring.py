@@ -1,7 +1,6 @@
 """What every set of prompts took every scored image for, kept beside a result: what accuracies are made of."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.protocols.splits import Splits
+from maotune.train.checkpoint import write_whole
 from maotune.train.evaluate import Evaluation
 
 SCORING = "scoring.json"
@@ -46,9 +46,7 @@ class Scoring:
 
     def save(self, folder: Path) -> None:
         """Write ``scoring.json``, whole or not at all."""
-        temporary = folder / f"{SCORING}.tmp"
-        temporary.write_text(json.dumps(asdict(self), separators=(",", ":")) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / SCORING)
+        write_whole(folder / SCORING, json.dumps(asdict(self), separators=(",", ":")) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Scoring | None":

@@ -1,6 +1,5 @@
 """A report as files, in every format that is asked for."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from maotune.report.markdown import markdown
 from maotune.report.page import page
 from maotune.report.study import Study
 from maotune.report.tidy import tidy
+from maotune.train.checkpoint import write_whole
 
 
 class Format(NamedTuple):
@@ -41,8 +41,6 @@ def write(
     for name in formats:
         path = folder / FORMATS[name].file
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_text(FORMATS[name].write(report, studies), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, FORMATS[name].write(report, studies))
         written.append(path)
     return written

@@ -1,7 +1,6 @@
 """What a sweep consists of, on disk: a manifest, and a folder for each trial."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from maotune.protocols.run import RESULT, Result
 from maotune.protocols.scoring import Scoring
 from maotune.recipe import Recipe
 from maotune.sweep.lock import Held, hold
-from maotune.train.checkpoint import CheckpointError
+from maotune.train.checkpoint import CheckpointError, write_whole
 
 MANIFEST = "sweep.json"
 RECIPE = "recipe.json"
@@ -153,6 +152,4 @@ def _write_once(path: Path, recipe: Recipe, tree: Any) -> None:
 
 def _write(path: Path, tree: Any) -> None:
     """Whole or not at all; there is one writer at a time, who holds the lock."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(tree, indent=1) + "\n")

@@ -18,7 +18,7 @@ from maotune.protocols.run import RESULT, Listener, Progress
 from maotune.recipe import Recipe
 from maotune.sweep.lock import Held, hold
 from maotune.sweep.manifest import RECIPE
-from maotune.train.checkpoint import CHECKPOINT
+from maotune.train.checkpoint import CHECKPOINT, write_whole
 from maotune.train.history import StageStarted, StepDone
 
 PROGRESS = "progress.json"
@@ -169,8 +169,6 @@ def _reporter(folder: Path, every: float = 1.0) -> Listener:
             state.update(stage=event.what, done=event.done, total=event.total)
         if now - last >= every or state.get("stage") != before:
             last = now
-            temporary = folder / f"{PROGRESS}.tmp"
-            temporary.write_text(json.dumps(state | {"time": time.time()}), encoding="utf-8")
-            os.replace(temporary, folder / PROGRESS)
+            write_whole(folder / PROGRESS, json.dumps(state | {"time": time.time()}))
 
     return listen

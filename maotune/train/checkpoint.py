@@ -33,6 +33,13 @@ class CheckpointError(ValueError):
     """A file of prompts or a checkpoint that cannot be used here, and why."""
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def save_prompts(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write prompts, with ``metadata`` (anything JSON can hold), to a file of a few kilobytes."""
     _write(path, tensors, {"prompts": json.dumps(metadata)})
