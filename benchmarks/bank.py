@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from towers import vit_b16
 
-from maotune.data.bank import FeatureBank
-from maotune.data.dataset import Sample
-from maotune.data.images import ImageFile
-from maotune.data.transforms import TrainView, view_seed
+from maotune.data.feature_bank import FeatureBank
+from maotune.data.images.decode import ImageFile
+from maotune.data.images.views import TrainView, view_seed
+from maotune.data.sets.dataset import Sample
 
 
 def photographs(folder: Path, count: int) -> list[Sample]:

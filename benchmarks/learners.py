@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel
 
 from maotune.clip import FrozenCLIP
-from maotune.clip.templates import SIXTY
+from maotune.clip.ensembles import SIXTY
 from maotune.contract import AbstractLearner, Batch, cosine_logits
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT

@@ -24,13 +24,13 @@ from towers import NAMES, vit_b16
 
 from maotune.contract import AbstractLearner, Batches
 from maotune.data.batches import RandomSampler, SampleBatches, Sampler
-from maotune.data.dataset import Sample
-from maotune.data.sampling import UnlabelledPool
+from maotune.data.draw import UnlabelledPool
+from maotune.data.sets.dataset import Sample
 from maotune.learners.coop import CoOp
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.candidates import candidate_cross_entropy
-from maotune.mao.hard_negatives import HardNegativeSampler, nearest
-from maotune.mao.plan import MaoSettings, Task, plan
+from maotune.mao.sampler import HardNegativeSampler, nearest
+from maotune.mao.stages import MaoSettings, Task, plan
 from maotune.train import FitSettings, fit
 
 FLOWERS = [name.strip() for name in NAMES.replace("\n", "").split(";")]

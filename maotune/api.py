@@ -9,18 +9,18 @@ from PIL import Image
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
-from maotune.data.catalog import load_dataset
-from maotune.data.dataset import Sample
-from maotune.data.images import ImageFile, MemoryImage, Skipped, scan
-from maotune.data.readers import read_unlabelled
-from maotune.data.shards import SHARD
+from maotune.data.images.decode import ImageFile, MemoryImage, Skipped, scan
+from maotune.data.images.shards import SHARD
+from maotune.data.sets.catalog import load_dataset
+from maotune.data.sets.dataset import Sample
+from maotune.data.sets.readers import read_unlabelled
 from maotune.learners.zeroshot import ZeroShot
-from maotune.mao.plan import ZEROSHOT
-from maotune.protocols.run import Bench, Listener, Progress, Prompts, Result, run
+from maotune.mao.stages import ZEROSHOT
 from maotune.protocols.splits import Test
 from maotune.recipe import Recipe, build_clip, build_learner, choose, load_recipe
-from maotune.train.checkpoint import CheckpointError, load_prompts, restore_prompts, save_prompts
+from maotune.runs.tune import Bench, Listener, Progress, Prompts, Result, run
 from maotune.train.evaluate import Prediction, predict
+from maotune.train.session import CheckpointError, load_prompts, restore_prompts, save_prompts
 
 PROMPTS = "prompts.safetensors"
 """The file of a run's folder that is all there is to deploy."""
@@ -226,7 +226,7 @@ def tune_recipe(
     listen: Listener | None = None,
     estimates: bool = True,
 ) -> Run:
-    """``tune`` for a recipe that has been read already; ``estimates`` as in ``maotune.protocols.run.run``."""
+    """``tune`` for a recipe that has been read already; ``estimates`` as in ``maotune.runs.tune.run``."""
     clip = clip or build_clip(recipe.clip)
     where = Path(folder) if folder is not None else None
     outcome = run(recipe, where, clip=clip, resume=resume, listen=listen, estimates=estimates)

@@ -20,22 +20,22 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from maotune.clip import FrozenCLIP, load_clip
-from maotune.clip.templates import SIXTY
+from maotune.clip.ensembles import SIXTY
 from maotune.contract import AbstractLearner
-from maotune.data import coop, icons
-from maotune.data.catalog import load_dataset, load_unlabelled, names
-from maotune.data.dataset import Dataset
-from maotune.data.images import Skipped
+from maotune.data.images.decode import Skipped
+from maotune.data.sets import coop, icons
+from maotune.data.sets.catalog import load_dataset, load_unlabelled, names
+from maotune.data.sets.dataset import Dataset
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
-from maotune.mao.plan import METHODS, MaoSettings
+from maotune.mao.stages import METHODS, MaoSettings
 from maotune.protocols.adapt import adapt
 from maotune.protocols.base_to_new import base_to_new
 from maotune.protocols.cross_dataset import cross_dataset
 from maotune.protocols.few_shot import few_shot
-from maotune.protocols.readable import draw_readable, read_all
 from maotune.protocols.splits import Split, Splits
-from maotune.train.fit import FitSettings
+from maotune.runs.readable import draw_readable, read_all
+from maotune.train.loop import FitSettings
 
 
 class Suite(NamedTuple):
@@ -473,7 +473,7 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
         return (inspect.getdoc(thing) or "").partition("\n")[0]
 
     def experiments() -> dict[str, str]:
-        from maotune.protocols.experiments import EXPERIMENTS  # which imports this module
+        from maotune.experiments.catalog import EXPERIMENTS  # which imports this module
 
         return {name: f"{one.counterpart}: {one.summary}" for name, one in EXPERIMENTS.items()}
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import maotune
-from maotune.data.dataset import UnreadableImage
+from maotune.data.sets.dataset import UnreadableImage
 from maotune.recipe import RecipeError
-from maotune.train.checkpoint import CheckpointError
+from maotune.train.session import CheckpointError
 from tests.toys import COLOURS, paint, paint_photos, toy_clip
 
 SMALL = {"shots": 3, "epochs": 2, "data__views": 1, "learner__context_length": 4, "train__warmup_epochs": 0}

@@ -15,12 +15,14 @@ ALLOWED = {
     "learners": {"contract", "clip"},
     "mao": {"contract", "clip", "data"},
     "train": {"contract"},
-    "recipe": {"contract", "clip", "data", "learners", "mao", "train", "protocols", "api"},  # a teacher is a run
-    "protocols": {"contract", "clip", "data", "learners", "mao", "train", "recipe"},
-    "report": {"protocols", "train", "data", "mao", "recipe", "sweep"},
-    "sweep": {"recipe", "protocols", "api", "train", "mao"},
-    "api": {"contract", "clip", "data", "learners", "mao", "train", "recipe", "protocols", "report"},
-    "cli": {"recipe", "protocols", "report", "api", "train", "data", "mao", "sweep"},
+    "protocols": {"data", "train"},
+    "recipe": {"contract", "clip", "data", "learners", "mao", "train", "protocols", "api", "runs", "experiments"},
+    "runs": {"contract", "clip", "data", "learners", "mao", "train", "protocols", "recipe"},
+    "experiments": {"data", "mao", "recipe"},
+    "sweep": {"recipe", "api", "train", "mao", "runs"},
+    "report": {"protocols", "train", "data", "mao", "recipe", "sweep", "runs", "experiments"},
+    "api": {"contract", "clip", "data", "learners", "mao", "train", "recipe", "protocols", "runs"},
+    "cli": {"recipe", "protocols", "report", "api", "train", "data", "mao", "sweep", "runs", "experiments"},
     "__init__": {"api", "clip"},
 }
 

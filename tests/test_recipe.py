@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from maotune.learners import LEARNERS
-from maotune.protocols.run import Plan, run
 from maotune.recipe import (
     Recipe,
     RecipeError,
@@ -24,6 +23,7 @@ from maotune.recipe import (
     targets_of,
     with_own_texts,
 )
+from maotune.runs.tune import Plan, run
 from tests.toys import COLOURS, paint_photos, toy_clip
 
 TITLES = {f"{family}/dept": "coop+dept" for family in ("icons", "vit-b16")}

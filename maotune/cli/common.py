@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from maotune.protocols.run import Listener
+    from maotune.runs.tune import Listener
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +41,7 @@ def progress() -> "Iterator[Listener]":
     """Progress bars on stderr for what a run tells of itself."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from maotune.protocols import run as told
+    from maotune.runs import tune as told
     from maotune.train import history
 
     columns = (

@@ -19,8 +19,8 @@ def show(
     source: Annotated[str, typer.Argument(help="A data set.")], root: Root = None, as_json: AsJson = False
 ) -> None:
     """Count the classes and images of a data set."""
-    from maotune.data.catalog import load_dataset
     from maotune.data.export import describe
+    from maotune.data.sets.catalog import load_dataset
 
     found = describe(load_dataset(source, root))
     if as_json:
@@ -54,12 +54,12 @@ def check(
     if not sources:
         _overview(root, strict, as_json)
         return
-    from maotune.data.catalog import load_dataset
-    from maotune.data.images import scan
+    from maotune.data.images.decode import scan
+    from maotune.data.sets.catalog import load_dataset
 
     datasets = [load_dataset(source, root) for source in sources]
     with progress() as listen:
-        from maotune.protocols.run import Progress
+        from maotune.runs.tune import Progress
 
         found = scan(
             [sample for one in datasets for sample in (*one.train, *one.val, *one.test, *one.unlabelled)],
@@ -80,8 +80,8 @@ def _overview(root: Path | None, strict: bool, as_json: bool) -> None:
         )
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
-    from maotune.data.coop import SETS
-    from maotune.data.originals import check as check_set
+    from maotune.data.sets.coop import SETS
+    from maotune.data.sets.originals import check as check_set
 
     found = [check_set(name, root) for name in SETS]
     if as_json:
@@ -123,15 +123,15 @@ def prepare(
     `maotune data check --root FOLDER` says which archives these are and where to get them. What is there already is
     left alone. Exit code 1 where a data set that is named is still not complete.
     """
-    from maotune.data.coop import SETS
-    from maotune.data.originals import ORIGINALS
-    from maotune.data.prepare import prepare as make
+    from maotune.data.sets.coop import SETS
+    from maotune.data.sets.originals import ORIGINALS
+    from maotune.data.sets.prepare import prepare as make
     from maotune.recipe import choose
 
     done = []
     for name in [choose("data set", name, SETS) for name in names or SETS]:
         with progress() as listen:
-            from maotune.protocols.run import Progress
+            from maotune.runs.tune import Progress
 
             done.append(make(name, root, archives, lambda at, total: listen(Progress("unpacking", at, total))))
     if as_json:
@@ -161,11 +161,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a data set as a plain folder of images, to look at it or to use it elsewhere."""
-    from maotune.data.catalog import load_dataset
     from maotune.data.export import export as write
+    from maotune.data.sets.catalog import load_dataset
 
     with progress() as listen:
-        from maotune.protocols.run import Progress
+        from maotune.runs.tune import Progress
 
         count = write(load_dataset(source, root), folder, lambda done, total: listen(Progress("images", done, total)))
     if as_json:

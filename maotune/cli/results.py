@@ -11,14 +11,14 @@ from rich.table import Table
 from maotune.cli.common import err, out, print_json
 
 if TYPE_CHECKING:
-    from maotune.protocols.draws import Picture
-    from maotune.protocols.run import Result
+    from maotune.experiments.first_batches import Picture
     from maotune.recipe import Recipe
+    from maotune.runs.tune import Result
 
 
 def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:
     """A table for each data set, and in words what MAO did; or all of it as JSON."""
-    from maotune.mao.plan import ZEROSHOT
+    from maotune.mao.stages import ZEROSHOT
     from maotune.report.summary import summarise, verdicts
 
     rows = summarise(results)

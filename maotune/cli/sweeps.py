@@ -24,7 +24,7 @@ from maotune.cli.sweep_view import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from maotune.protocols.run import Result
+    from maotune.runs.tune import Result
     from maotune.sweep.engine import Engine
     from maotune.sweep.manifest import Trial
 
@@ -79,7 +79,7 @@ def run(
 
     Killed or stopped at any time, the same command goes on where it was; what is finished is not run again.
     """
-    from maotune.protocols.experiments import EXPERIMENTS, plan_runs
+    from maotune.experiments.catalog import EXPERIMENTS, plan_runs
     from maotune.recipe import SHORT, RecipeError, choose, find_suite, parse_override
     from maotune.sweep.engine import drive
     from maotune.sweep.inference import measure
@@ -189,7 +189,7 @@ def _seeds(values: str) -> list[int]:
 
 def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:
     """A misspelt data set shall not fail as so many trials."""
-    from maotune.data.catalog import load_dataset, names
+    from maotune.data.sets.catalog import load_dataset, names
 
     for source in sources:
         if source not in names() and not (Path(source).exists() or (root and (root / source).exists())):

@@ -45,9 +45,9 @@ def train(
 ) -> None:
     """Tune prompts and score them: one run for each learner, method and seed, and a table at the end."""
     from maotune.api import tune_recipe
-    from maotune.protocols.run import Result
     from maotune.recipe import RecipeError, build_clip, load_recipe, parse_override
-    from maotune.train.checkpoint import CHECKPOINT, CheckpointError
+    from maotune.runs.tune import Result
+    from maotune.train.session import CHECKPOINT, CheckpointError
 
     if mao and method:
         raise RecipeError("--mao is short for --method mao: give one of them")

@@ -13,7 +13,7 @@ from maotune.cli.results import show_results
 
 if TYPE_CHECKING:
     from maotune.api import Run
-    from maotune.protocols.zeroshot import ZeroShotScores
+    from maotune.runs.zeroshot import ZeroShotScores
 
 
 @app.command()
@@ -27,8 +27,8 @@ def zeroshot(
     as_json: AsJson = False,
 ) -> None:
     """Score zero-shot CLIP: on all classes of a data set, on its base half and on its new half."""
-    from maotune.protocols.zeroshot import score_zeroshot
     from maotune.recipe import build_clip, choose, find_suite, load_recipe
+    from maotune.runs.zeroshot import score_zeroshot
 
     choose("split", split, ("train", "val", "test"))
     sources = data.split(",") if data else find_suite(suite).sets
@@ -106,7 +106,7 @@ def predict(
     """Classify images with tuned prompts, among the classes tuned on or any others."""
     names = None
     if classes is not None:
-        from maotune.data.readers import read_class_names
+        from maotune.data.sets.readers import read_class_names
 
         given = [name.strip() for name in classes.split(",") if name.strip()]
         names = [*read_class_names(Path(classes)).values()] if Path(classes).is_file() else given
@@ -165,7 +165,7 @@ def cache(
     as_json: AsJson = False,
 ) -> None:
     """Show, or clear, the feature bank on disk."""
-    from maotune.data.bank import cache_size, clear_cache, default_folder
+    from maotune.data.feature_bank import cache_size, clear_cache, default_folder
 
     folder = default_folder()
     size = clear_cache(folder) if clear else cache_size(folder)

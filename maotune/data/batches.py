@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from maotune.contract import Batch
-from maotune.data.dataset import Sample
-from maotune.data.images import decode_threads
-from maotune.data.transforms import View, view_seed
+from maotune.data.images.decode import decode_threads
+from maotune.data.images.views import View, view_seed
+from maotune.data.sets.dataset import Sample
 
 Draw = tuple[int, int]
 """Index into the samples, number of the view."""

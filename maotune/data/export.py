@@ -8,9 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from maotune.data.dataset import Dataset, Sample
-from maotune.data.images import ImageFile, Progress
-from maotune.data.readers import CLASS_FILE
+from maotune.data.images.decode import ImageFile, Progress
+from maotune.data.sets.dataset import Dataset, Sample
+from maotune.data.sets.readers import CLASS_FILE
 
 SPLITS = ("train", "val", "test", "unlabelled")
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.clip import FrozenCLIP
-from maotune.clip.templates import SIXTY
+from maotune.clip.ensembles import SIXTY
 from maotune.contract import Batch, Classify, Output, cosine_logits
 from maotune.learners.base import frozen_image_features
 from maotune.learners.deep import DeepPromptLearner, TextPrompts, VisualPrompts

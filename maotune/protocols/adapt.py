@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from maotune.data.dataset import Dataset, Sample, UnreadableImage
-from maotune.data.images import decode_threads
-from maotune.data.sampling import UnlabelledPool, few_shot
+from maotune.data.draw import UnlabelledPool, few_shot
+from maotune.data.images.decode import decode_threads
+from maotune.data.sets.dataset import Dataset, Sample, UnreadableImage
 from maotune.protocols.splits import Accuracies, Splits, Test
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from maotune.data.dataset import Dataset
-from maotune.data.sampling import PoolMode, base_new, few_shot, unlabelled_pool
+from maotune.data.draw import PoolMode, base_new, few_shot, unlabelled_pool
+from maotune.data.sets.dataset import Dataset
 from maotune.protocols.splits import Accuracies, Split, Splits, Test, left_to_train, scored
 from maotune.train.evaluate import harmonic_mean
 

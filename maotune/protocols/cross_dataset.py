@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from maotune.data.dataset import Dataset
-from maotune.data.sampling import few_shot
+from maotune.data.draw import few_shot
+from maotune.data.sets.dataset import Dataset
 from maotune.protocols.splits import Split, Splits, Test, by_last, left_to_train, scored
 
 

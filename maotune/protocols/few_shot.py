@@ -1,7 +1,7 @@
 """Few-shot recognition, the measure of CoOp's paper: tuned on a few images of all classes, scored on all of them."""
 
-from maotune.data import sampling
-from maotune.data.dataset import Dataset
+from maotune.data import draw
+from maotune.data.sets.dataset import Dataset
 from maotune.protocols.splits import Split, Splits, Test, by_last, left_to_train, scored
 
 
@@ -13,7 +13,7 @@ def few_shot(dataset: Dataset, shots: int, seed: int, split: Split = "test") -> 
     Raises:
         ValueError: a class without training image, or no image to score.
     """
-    drawn = sampling.few_shot(dataset, shots, seed)
+    drawn = draw.few_shot(dataset, shots, seed)
     tuned = {sample.image.name for sample in drawn.train}
     return Splits(
         name=dataset.name,

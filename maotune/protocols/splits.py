@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
 
-from maotune.data.dataset import Dataset, Sample
-from maotune.data.sampling import UnlabelledPool
+from maotune.data.draw import UnlabelledPool
+from maotune.data.sets.dataset import Dataset, Sample
 
 Split = Literal["test", "val", "held-out"]
 """What can be scored; ``held-out`` are the training images that nothing is tuned on, which look like the shots where

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from maotune.protocols.experiments import EXPERIMENTS
+from maotune.experiments.catalog import EXPERIMENTS
 from maotune.report import classes, curves, figures, made, pseudo, tables, verdict
 from maotune.report.beside import beside
 from maotune.report.document import Report, Section

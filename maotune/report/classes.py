@@ -11,16 +11,16 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from maotune.data.bank import default_folder
-from maotune.data.dataset import UnreadableImage
-from maotune.mao.hard_negatives import default_b_k, hard_negatives, table_width
-from maotune.mao.plan import ZEROSHOT
-from maotune.protocols.scoring import Scoring
+from maotune.data.feature_bank import default_folder
+from maotune.data.sets.dataset import UnreadableImage
+from maotune.mao.sampler import default_b_k, hard_negatives, table_width
+from maotune.mao.stages import ZEROSHOT
 from maotune.protocols.splits import Splits
 from maotune.recipe import build_splits
 from maotune.report.document import Cell, Gallery, Group, Line, Picture, Section, Table
 from maotune.report.study import Run, Study, short_names
 from maotune.report.verdict import signed
+from maotune.runs.predictions import Scoring
 
 PICTURES = 40
 """In a page, at most."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maotune.mao.plan import ZEROSHOT
-from maotune.protocols.run import Result
+from maotune.mao.stages import ZEROSHOT
 from maotune.report.summary import Row, Series, measure_of, series, summarise, widest
+from maotune.runs.tune import Result
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.trial import ERROR
 

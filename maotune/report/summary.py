@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from maotune.mao.plan import ZEROSHOT
-from maotune.protocols.run import Result
+from maotune.mao.stages import ZEROSHOT
+from maotune.runs.tune import Result
 from maotune.train.evaluate import harmonic_mean
 
 MEASURES = {

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from maotune.mao.plan import ZEROSHOT
-from maotune.protocols.cost import Inference
-from maotune.protocols.run import Result
+from maotune.mao.stages import ZEROSHOT
 from maotune.report.document import Cell, Group, Line, Table
 from maotune.report.study import Study, short_names
 from maotune.report.summary import MEASURES, Series, Spread
 from maotune.report.verdict import signed
+from maotune.runs.inference import Inference
+from maotune.runs.tune import Result
 
 HEADINGS = {"base": "Base", "new": "New", "h": "H", "average": "Average", "all": "All", "test": "Test", "val": "Val"}
 NOTHING = "–"

@@ -10,7 +10,7 @@ from maotune.report.markdown import markdown
 from maotune.report.page import page
 from maotune.report.study import Study
 from maotune.report.tidy import tidy
-from maotune.train.checkpoint import write_whole
+from maotune.train.session import write_whole
 
 
 class Format(NamedTuple):

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from maotune.api import Run, load
-from maotune.protocols.cost import Inference, measure_inference
 from maotune.recipe import ClipSettings, build_splits
+from maotune.runs.inference import Inference, measure_inference
 from maotune.sweep.manifest import Trial
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maotune.protocols.run import RESULT, Result
-from maotune.protocols.scoring import Scoring
 from maotune.recipe import Recipe
+from maotune.runs.predictions import Scoring
+from maotune.runs.tune import RESULT, Result
 from maotune.sweep.lock import Held, hold
-from maotune.train.checkpoint import CheckpointError, write_whole
+from maotune.train.session import CheckpointError, write_whole
 
 MANIFEST = "sweep.json"
 RECIPE = "recipe.json"

@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from maotune.mao.plan import ZEROSHOT
-from maotune.protocols.run import Result
+from maotune.mao.stages import ZEROSHOT
 from maotune.recipe import Recipe
+from maotune.runs.tune import Result
 from maotune.sweep.lock import is_held
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.trial import LOCK, PROGRESS, reason_of
-from maotune.train.checkpoint import CheckpointError
+from maotune.train.session import CheckpointError
 
 State = Literal["finished", "running", "failed", "waiting"]
 

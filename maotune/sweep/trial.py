@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maotune.api import tune_recipe
-from maotune.protocols.run import RESULT, Listener, Progress
 from maotune.recipe import Recipe
+from maotune.runs.tune import RESULT, Listener, Progress
 from maotune.sweep.lock import Held, hold
 from maotune.sweep.manifest import RECIPE
-from maotune.train.checkpoint import CHECKPOINT, write_whole
 from maotune.train.history import StageStarted, StepDone
+from maotune.train.session import CHECKPOINT, write_whole
 
 PROGRESS = "progress.json"
 """How far a trial is, and where it runs."""

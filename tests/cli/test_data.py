@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maotune.data import coop
+from maotune.data.sets import coop
 from tests.cli.conftest import Maotune
-from tests.data.test_archives import tar
+from tests.data.sets.test_archives import tar
 from tests.toys import COLOURS, paint
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from maotune.data.dataset import Sample
-from maotune.data.icons import load
-from maotune.protocols.experiments import EXPERIMENTS, plan_runs
+from maotune.data.sets.dataset import Sample
+from maotune.data.sets.icons import load
+from maotune.experiments.catalog import EXPERIMENTS, plan_runs
 from maotune.recipe import SUITES
 from maotune.sweep.manifest import Sweep
 from tests.cli.conftest import Maotune

@@ -11,9 +11,9 @@ from PIL import Image
 
 from maotune.clip.model import Preprocess
 from maotune.data.batches import PixelSource, RandomSampler, SampleBatches, SequentialSampler
-from maotune.data.dataset import Sample, UnreadableImage
-from maotune.data.images import ImageFile
-from maotune.data.transforms import TrainView, view_seed
+from maotune.data.images.decode import ImageFile
+from maotune.data.images.views import TrainView, view_seed
+from maotune.data.sets.dataset import Sample, UnreadableImage
 from tests.data.conftest import Paint
 
 VIEW = TrainView(Preprocess(size=16))

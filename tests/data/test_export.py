@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from maotune.data.dataset import Dataset, Sample
 from maotune.data.export import describe, export
-from maotune.data.images import ImageFile, MemoryImage
-from maotune.data.readers import read_folder
+from maotune.data.images.decode import ImageFile, MemoryImage
+from maotune.data.sets.dataset import Dataset, Sample
+from maotune.data.sets.readers import read_folder
 from tests.data.conftest import Paint
 
 

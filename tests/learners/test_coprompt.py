@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.contract import Batch
-from maotune.data import icons
+from maotune.data.sets import icons
 from maotune.learners.coprompt import CoPrompt
 from maotune.learners.descriptions import Descriptions, key, read_descriptions
 from tests.learners.plainly import cosines, image_feature, same_gradients, text_feature

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from maotune.data import coop
-from maotune.data.catalog import load_dataset
-from maotune.data.dataset import Sample
-from maotune.data.readers import read_split_json
-from maotune.data.sampling import base_new, few_shot
+from maotune.data.draw import base_new, few_shot
+from maotune.data.sets import coop
+from maotune.data.sets.catalog import load_dataset
+from maotune.data.sets.dataset import Sample
+from maotune.data.sets.readers import read_split_json
 from maotune.recipe import build_splits, load_recipe
 from tests.golden import GOLDEN
 

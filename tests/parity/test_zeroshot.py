@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from maotune.clip.templates import DATASETS, SIXTY
+from maotune.clip.ensembles import DATASETS, SIXTY
 from maotune.contract import cosine_logits
 from tests.golden import GOLDEN
 from tests.parity.harness import describe, read, tiny_clip

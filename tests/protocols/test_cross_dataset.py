@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import maotune
-from maotune.data import coop
-from maotune.data.transforms import TestView
+from maotune.data.images.views import TestView
+from maotune.data.sets import coop
 from maotune.learners.zeroshot import ZeroShot
-from maotune.protocols.run import run
 from maotune.recipe import load_recipe
+from maotune.runs.tune import run
 from tests.toys import COLOURS, paint, paint_photos, toy_clip
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from maotune.data.dataset import Dataset, Sample
-from maotune.data.sampling import few_shot as drawn_by_coop
+from maotune.data.draw import few_shot as drawn_by_coop
+from maotune.data.sets.dataset import Dataset, Sample
 from maotune.protocols.adapt import adapt, by_validation
 from maotune.protocols.base_to_new import base_to_new, by_halves, with_h
 from maotune.protocols.cross_dataset import cross_dataset

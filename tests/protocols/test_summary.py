@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from maotune.protocols.run import Result
 from maotune.report.summary import summarise, verdicts
+from maotune.runs.tune import Result
 
 
 def result(method: str, seed: int, scores: dict[str, float], zeroshot: dict[str, float], **more: Any) -> Result:

@@ -7,10 +7,10 @@ from statistics import fmean
 
 import pytest
 
-from maotune.data import coop
+from maotune.data.sets import coop
+from maotune.experiments.catalog import EXPERIMENTS
 from maotune.learners import LEARNERS
-from maotune.mao.plan import METHODS
-from maotune.protocols.experiments import EXPERIMENTS
+from maotune.mao.stages import METHODS
 from maotune.recipe import learner_settings, load_recipe
 from maotune.report.published import Published, compare, find, published
 from maotune.report.summary import Spread

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from maotune.protocols.experiments import Planned
+from maotune.experiments.catalog import Planned
 from maotune.recipe import Recipe, load_recipe
 from maotune.report.build import build
 from maotune.report.document import Report

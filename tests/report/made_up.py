@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maotune.mao.plan import ZEROSHOT
+from maotune.experiments.catalog import Planned
 from maotune.mao.pseudo_labels import PseudoLabels
-from maotune.protocols.experiments import Planned
-from maotune.protocols.run import Result
-from maotune.protocols.scoring import Scoring
+from maotune.mao.stages import ZEROSHOT
 from maotune.protocols.splits import Splits, Test
 from maotune.recipe import Recipe, build_splits, protocol_of
+from maotune.runs.predictions import Scoring
+from maotune.runs.tune import Result
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.train.evaluate import Evaluation
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maotune.protocols.cost import Inference
-from maotune.protocols.experiments import EXPERIMENTS, plan_runs
+from maotune.experiments.catalog import EXPERIMENTS, plan_runs
 from maotune.recipe import Recipe
 from maotune.report.build import build
 from maotune.report.document import Section
@@ -13,6 +12,7 @@ from maotune.report.latex import latex
 from maotune.report.markdown import markdown
 from maotune.report.page import page
 from maotune.report.study import read_studies
+from maotune.runs.inference import Inference
 from tests.report import made_up
 
 SHOWN = {

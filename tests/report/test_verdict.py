@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from maotune.protocols.run import Result
 from maotune.recipe import Recipe
 from maotune.report import verdict
 from maotune.report.study import Run, Study
+from maotune.runs.tune import Result
 from maotune.sweep.manifest import Trial
 
 SETS = ("a", "b", "c", "d")

@@ -5,7 +5,7 @@ import pytest
 
 from maotune.recipe import Recipe, load_recipe
 from maotune.sweep.manifest import MANIFEST, RECIPE, Sweep, Trial
-from maotune.train.checkpoint import CheckpointError
+from maotune.train.session import CheckpointError
 
 
 def trials(folder: Path, seeds: range, variant: str = "", **settings: object) -> list[Trial]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from maotune.protocols.run import Result
 from maotune.recipe import Recipe, load_recipe
+from maotune.runs.tune import Result
 from maotune.sweep.lock import hold
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.status import Pace, TrialState, Watch, counts, seconds_left

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maotune.clip import load_clip
-from maotune.data.icons import SETS, load
+from maotune.data.sets.icons import SETS, load
 from tools.icons.stream import MEAN, STD
 
 

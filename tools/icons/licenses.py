@@ -9,7 +9,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from maotune.data.icons import FOLDER, SETS
+from maotune.data.sets.icons import FOLDER, SETS
 from tools.icons.sources import PACKAGES, icon_sets
 
 OUT = FOLDER.parent / "LICENSES.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from maotune.data.icons import SETS, SIZE, SPLITS, load
+from maotune.data.sets.icons import SETS, SIZE, SPLITS, load
 
 CLASSES = 20
 """Classes on a sheet, evenly spaced; one row for each image."""

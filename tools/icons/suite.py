@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from maotune.data.icons import FOLDER, SETS, SIZE, SPLITS
+from maotune.data.sets.icons import FOLDER, SETS, SIZE, SPLITS
 from tools.icons import classes as rules
 from tools.icons.corpus import EmojiNamer, country_names
 from tools.icons.render import picture, svg

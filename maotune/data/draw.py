@@ -1,0 +1,132 @@
+"""Which images are drawn, and which classes are base and new: exactly as in CoOp's code, for every seed."""
+
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from maotune.data.sets.dataset import Dataset, Sample
+
+PoolMode = Literal["balanced", "natural", "natural+off-class"]
+
+
+def few_shot(dataset: Dataset, shots: int, seed: int | random.Random) -> Dataset:
+    """Draw ``shots`` training images a class, and min(``shots``, 4) validation images a class from the same stream.
+
+    CoOp's draw: one Python ``random`` stream; classes in the order in which they first occur in the split;
+    all images of a class that has fewer. To split into base and new classes too, draw first
+    (``base_new(few_shot(...))``), as CoOp does. A ``random.Random`` instead of a seed continues its stream.
+    The test split and unlabelled images stay.
+
+    Raises:
+        ValueError: ``shots`` < 1, or a class without any training image.
+    """
+    if shots < 1:
+        raise ValueError(f"shots is {shots}: give the number of training images a class, 1 or more")
+    present = {sample.label for sample in dataset.train}
+    if missing := [name for label, name in enumerate(dataset.classes) if label not in present]:
+        raise ValueError(
+            f"{dataset.name}: {_names(missing)} without any training image; "
+            "add images for it to the training split, or take the name out of the class list"
+        )
+    stream = seed if isinstance(seed, random.Random) else random.Random(seed)
+    train = _draw(dataset.train, shots, stream)
+    return replace(dataset, train=train, val=_draw(dataset.val, min(shots, 4), stream))
+
+
+def _draw(samples: Sequence[Sample], shots: int, stream: random.Random) -> tuple[Sample, ...]:
+    by_label: dict[int, list[Sample]] = {}
+    for sample in samples:
+        by_label.setdefault(sample.label, []).append(sample)
+    drawn: list[Sample] = []
+    for items in by_label.values():
+        drawn += stream.sample(items, shots) if len(items) >= shots else items
+    return tuple(drawn)
+
+
+def base_new(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """The base half, the first ceil(C/2) labels, and the new half, the rest; both labelled from 0.
+
+    Images without a label are in both.
+
+    Raises:
+        ValueError: fewer than 2 classes.
+    """
+    count = len(dataset.classes)
+    if count < 2:
+        raise ValueError(f"{dataset.name}: {count} classes cannot be split into base and new; 2 are the least")
+    half = math.ceil(count / 2)
+    return (
+        _only(dataset, range(half), f"{dataset.name}/base"),
+        _only(dataset, range(half, count), f"{dataset.name}/new"),
+    )
+
+
+def _only(dataset: Dataset, labels: Collection[int], name: str) -> Dataset:
+    relabel: Mapping[int, int] = {label: position for position, label in enumerate(sorted(labels))} | {-1: -1}
+
+    def of(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(Sample(sample.image, relabel[sample.label]) for sample in samples if sample.label in relabel)
+
+    return replace(
+        dataset,
+        name=name,
+        classes=tuple(dataset.classes[label] for label in sorted(labels)),
+        train=of(dataset.train),
+        val=of(dataset.val),
+        test=of(dataset.test),
+        unlabelled=of(dataset.unlabelled),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UnlabelledPool:
+    """Images for MAO's new stage."""
+
+    samples: tuple[Sample, ...]
+    """The images, all with label -1."""
+    true_labels: tuple[int, ...]
+    """The hidden labels, only to report the accuracy of pseudo-labels: -1 where unknown or of no new class."""
+    mode: str
+    """How they were drawn."""
+
+
+def unlabelled_pool(
+    new: Dataset,
+    shots: int,
+    seed: int,
+    mode: PoolMode = "balanced",
+    off_class: Dataset | None = None,
+) -> UnlabelledPool:
+    """Unlabelled images of the classes of ``new``, drawn from its training split.
+
+    ``balanced``: ``shots`` of each true class, as in the paper: the hidden labels choose (the same images
+    where ``new`` is a few-shot set already). ``natural``: ``shots`` x C images whatever their class: no label
+    is looked at. ``natural+off-class``: as many, from the training splits of ``new`` and ``off_class``
+    together, so that some belong to no new class. A data set that comes with unlabelled images of its own has
+    nothing hidden to choose by: they are the natural pool.
+
+    Raises:
+        ValueError: an unknown mode; no images; ``off_class`` given or missing against the mode.
+    """
+    if mode not in ("balanced", "natural", "natural+off-class"):
+        raise ValueError(f"unlabelled pool {mode!r} is unknown; there are balanced, natural, natural+off-class")
+    if (off_class is None) == (mode == "natural+off-class"):
+        raise ValueError("an off-class data set goes with the pool natural+off-class, and only with it")
+    if mode == "balanced":
+        drawn = few_shot(new, shots, seed).train
+    else:
+        outside = () if off_class is None else tuple(Sample(sample.image, -1) for sample in off_class.train)
+        candidates = (*new.train, *new.unlabelled, *outside)
+        drawn = tuple(random.Random(seed).sample(candidates, min(shots * len(new.classes), len(candidates))))
+    if not drawn:
+        raise ValueError(f"{new.name} has no image to draw an unlabelled pool from")
+    samples = tuple(Sample(sample.image, -1) for sample in drawn)
+    return UnlabelledPool(samples, tuple(sample.label for sample in drawn), mode)
+
+
+def _names(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"class {shown} is" if len(names) == 1 else f"classes {shown}{more} are"

@@ -1,0 +1,257 @@
+"""Reading pictures: what a camera, phone or scanner wrote becomes one upright RGB picture or a clear refusal."""
+
+import functools
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from maotune.data.sets.dataset import Sample, UnreadableImage
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+"""File name endings (lower case) that a folder is searched for. What a file holds is told by its first bytes."""
+
+# The list of plugins, not of names: importing them registers them.
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        WebPImagePlugin.WebPImageFile,
+        BmpImagePlugin.BmpImageFile,
+        GifImagePlugin.GifImageFile,
+        TiffImagePlugin.TiffImageFile,
+    )
+)
+"""What Pillow may decode; never formats that run other programs (EPS)."""
+
+MAX_PIXELS = 89_478_485
+"""Larger pictures are refused undecoded: a few bytes of PNG can unpack to gigabytes (Pillow's own limit)."""
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``, called from the calling thread."""
+
+
+def decode_threads() -> int:
+    """Threads for decoding: Pillow releases the interpreter lock, so a few are worth it, many are not."""
+    return min(8, os.cpu_count() or 1)
+
+
+def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
+    """Decode an open file into the upright RGB picture.
+
+    The EXIF orientation is applied; transparency lies on white; 16-bit and floating point grey values are
+    scaled to 8 bits; of several frames the first counts.
+
+    Raises:
+        UnreadableImage: broken, cut off, no picture, or of more than ``MAX_PIXELS`` pixels. The message
+        begins with ``name``.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return _rgb(_upright(image))
+    except Exception as error:  # decoders raise whatever they like on broken input
+        kind, reason = _why(error)
+        raise UnreadableImage(f"{name}: {reason}", kind) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the picture is good even where its EXIF block is not
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGB", rgba.size, (255, 255, 255))
+        canvas.paste(rgba, mask=rgba.getchannel("A"))
+        return canvas
+    return image.convert("RGB")
+
+
+def _eight_bits(grey: np.ndarray) -> np.ndarray:
+    """16-bit values over 257; fractions of 1 times 255; any other range stretched to 0..255."""
+    values = np.nan_to_num(grey.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if np.issubdtype(grey.dtype, np.floating) and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif np.issubdtype(grey.dtype, np.integer) and low >= 0 and high <= 65535:
+        low, high = 0.0, 65535.0
+    return np.round((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+def _why(error: Exception) -> tuple[str, str]:
+    """Kind and reason of a refusal, in words for people."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return "too large", f"more than {MAX_PIXELS / 1e6:.0f} million pixels; make a smaller copy"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture", "no picture in a format that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF)"
+    if isinstance(error, FileNotFoundError):
+        return "missing", "there is no such file"
+    if isinstance(error, PermissionError):
+        return "no access", "this user may not read it"
+    text = str(error) or type(error).__name__
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return "truncated", f"the file is cut off ({text})"
+    return "broken", f"cannot be decoded ({text})"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A picture in a file of its own."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def read(self) -> Image.Image:
+        """The upright RGB picture.
+
+        Raises:
+            UnreadableImage: see ``upright_rgb``; also where the file is missing, empty, or no regular file.
+        """
+        self._status()
+        try:
+            with self.path.open("rb") as file:
+                return upright_rgb(file, self.name)
+        except OSError as error:
+            kind, reason = _why(error)
+            raise UnreadableImage(f"{self.path}: {reason}", kind) from error
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the file."""
+        status = self._status()
+        try:
+            return _file_digest(self.path, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            kind, reason = _why(error)
+            raise UnreadableImage(f"{self.path}: {reason}", kind) from error
+
+    def _status(self) -> os.stat_result:
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            kind, reason = _why(error)
+            raise UnreadableImage(f"{self.path}: {reason}", kind) from error
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            raise UnreadableImage(f"{self.path}: a folder or a device, not a file", "not a picture")
+        if status.st_size == 0:
+            raise UnreadableImage(f"{self.path}: the file is empty", "empty")
+        return status
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryImage:
+    """A picture that is decoded already, from the caller of the library."""
+
+    image: Image.Image
+    name: str
+
+    def read(self) -> Image.Image:
+        """The upright RGB picture, by the rules of ``upright_rgb``.
+
+        Raises:
+            UnreadableImage: its colours cannot be converted, or its file turns out broken when it is loaded.
+        """
+        try:
+            return _rgb(_upright(self.image))
+        except Exception as error:
+            kind, reason = _why(error)
+            raise UnreadableImage(f"{self.name}: {reason}", kind) from error
+
+    def digest(self) -> str:
+        """Hex SHA-256 of size and RGB pixels."""
+        picture = self.read()
+        return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _file_digest(path: Path, size: int, modified_ns: int) -> str:
+    """Hash a file once as long as its size and time stay the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Skipped(NamedTuple):
+    """An image that was left out."""
+
+    name: str
+    kind: str
+    reason: str
+
+
+class Scan(NamedTuple):
+    """What ``scan`` found: unpacks into the samples to go on with and the images left out."""
+
+    kept: tuple[Sample, ...]
+    skipped: tuple[Skipped, ...]
+
+    def summary(self, most: int = 10) -> str:
+        """Counts by kind, then up to ``most`` of the images left out, one a line."""
+        total = len(self.kept) + len(self.skipped)
+        if not self.skipped:
+            return f"all {total} images can be read"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(s.kind for s in self.skipped).items()))
+        lines = [f"{len(self.skipped)} of {total} images cannot be used: {kinds}"]
+        lines += [f"  {image.reason}" for image in self.skipped[:most]]
+        if len(self.skipped) > most:
+            lines.append(f"  ... and {len(self.skipped) - most} more")
+        return "\n".join(lines)
+
+
+def scan(samples: Sequence[Sample], strict: bool = False, progress: Progress | None = None) -> Scan:
+    """Decode every image once, in threads, and sort out those that cannot be used. Files are never touched.
+
+    Raises:
+        UnreadableImage: ``strict`` and an image cannot be used; the message counts and lists them.
+    """
+
+    def attempt(sample: Sample) -> Skipped | None:
+        try:
+            sample.image.read()
+        except UnreadableImage as error:
+            return Skipped(sample.image.name, error.kind, str(error))
+        return None
+
+    kept: list[Sample] = []
+    skipped: list[Skipped] = []
+    with ThreadPoolExecutor(decode_threads()) as pool:
+        for done, (sample, bad) in enumerate(zip(samples, pool.map(attempt, samples), strict=True), 1):
+            if bad is None:
+                kept.append(sample)
+            else:
+                skipped.append(bad)
+            if progress is not None:
+                progress(done, len(samples))
+    result = Scan(tuple(kept), tuple(skipped))
+    if strict and skipped:
+        raise UnreadableImage(result.summary(), skipped[0].kind)
+    return result

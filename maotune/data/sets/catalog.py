@@ -1,0 +1,77 @@
+"""Data sets by name or path."""
+
+import difflib
+import random
+from pathlib import Path
+
+from maotune.data.sets import coop, hub, icons
+from maotune.data.sets.dataset import Dataset, Sample
+from maotune.data.sets.readers import read_folder, read_split_json, read_table, read_unlabelled
+
+_FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), a .json file (CoOp's split), or hub:PATH_OR_ID"
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that have a name: those that are shipped, then those in CoOp's layout."""
+    return (*icons.SETS, *coop.SETS)
+
+
+def load_unlabelled(source: str | Path) -> tuple[Sample, ...]:
+    """Images without labels: a folder, tar shards (a file, a folder, a pattern), or a data set of ``hub.FORM``.
+
+    Raises:
+        ValueError: no image. NotADirectoryError: no such folder or shard.
+    """
+    if str(source).startswith(hub.PREFIX):
+        return hub.read_hub_unlabelled(str(source))
+    return read_unlabelled(Path(source).expanduser())
+
+
+def load_dataset(
+    source: str | Path,
+    root: Path | None = None,
+    classes: Path | None = None,
+    fractions: tuple[float, float] = (0.5, 0.2),
+    stream: random.Random | None = None,
+) -> Dataset:
+    """A data set by name (``names()``), from an image folder, a table, a CoOp split file, or Hugging Face ``datasets``.
+
+    Args:
+        source: name or path, or ``hub.FORM``.
+        root: where the images are. A name of ``coop.SETS`` needs the folder of all data sets; for a table or split
+            file it is the folder that paths count from, if that is not the file's own.
+        classes: class names file: order and display names of the classes (``readers.read_class_names``).
+        fractions: shares of train and val where a folder or table has no splits; the rest is test.
+        stream: draws the split of a data set in CoOp's layout that has no split file (``coop.load``).
+
+    Raises:
+        ValueError: no such data set (with the nearest names), or it cannot be understood.
+    """
+    name = str(source)
+    if name in names():
+        if classes is not None:
+            raise ValueError(f"{name} has class names of its own; a class names file goes with your own images")
+        if name in icons.SETS:
+            return icons.load(name)
+        if root is None:
+            raise ValueError(f"{name} is not shipped: give the folder that holds {coop.SETS[name].folder} as root")
+        return coop.load(name, root, stream)
+    if name.startswith(hub.PREFIX):
+        return hub.read_hub(name, classes, fractions)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_folder(path, classes, fractions)
+    if path.is_file():
+        match path.suffix.lower():
+            case ".csv" | ".tsv" | ".jsonl" | ".ndjson":
+                return read_table(path, root, classes, fractions)
+            case ".json" if classes is None:
+                return read_split_json(path, root)
+            case ".json":
+                raise ValueError(f"{path} has class names of its own; a class names file goes with folders and tables")
+        raise ValueError(f"{path} is no data set: give a folder, {_FILES}")
+    near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(
+        f"{name!r} is neither a data set nor a path; {hint}give one of {', '.join(names())}, a folder, {_FILES}"
+    )

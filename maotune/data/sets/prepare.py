@@ -1,0 +1,171 @@
+"""The layout of a public data set, made from the archives that its authors offer. Nothing is downloaded."""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maotune.data.images.decode import Progress
+from maotune.data.sets import coop
+from maotune.data.sets.archives import ArchiveError, unpack
+from maotune.data.sets.originals import ORIGINALS, Missing, Piece, is_there
+from maotune.data.sets.readers import read_text
+
+log = logging.getLogger(__name__)
+
+_BUILDING = ".preparing-"
+_STALE_SECONDS = 900.0
+"""A folder that is being built shows a sign of life more often than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What ``prepare`` did."""
+
+    name: str
+    folder: str
+    made: tuple[str, ...]
+    """Files and folders that are new, below the folder."""
+    present: tuple[str, ...]
+    """Those that were there: not touched."""
+    missing: tuple[Missing, ...]
+    """Those that are needed and whose archives are not there."""
+
+
+def prepare(name: str, root: Path, archives: Path | None = None, progress: Progress | None = None) -> Prepared:
+    """Make what can be made of a data set in CoOp's layout, from archives that are there already.
+
+    A file or folder appears when all of it is there, or not at all, and what is there is left alone: a run that was
+    stopped is simply run again. The archives stay.
+
+    Args:
+        name: a key of ``coop.SETS``.
+        root: the folder of all data sets.
+        archives: where the archives are; by default in the data set's own folder, or in ``root``.
+        progress: hears of bytes of the archive that is being unpacked.
+
+    Raises:
+        ArchiveError: an archive is broken, or not what it should be. OSError: no room, or no right to write.
+    """
+    row = coop.SETS[name]
+    folder = root / row.folder
+    places = [folder, root] if archives is None else [archives, archives / row.folder]
+    split = (Piece(row.split, {row.split: ""}, annotation=True),) if row.split else ()
+    pieces = (*split, *ORIGINALS[name].pieces)
+    todo: dict[Path, list[Piece]] = {}
+    missing = []
+    for piece in pieces:
+        if is_there(folder / piece.path):
+            continue
+        if (archive := _find(piece, places, root)) is not None:
+            todo.setdefault(archive, []).append(piece)
+        else:
+            missing.append(piece)
+    for archive, of_archive in todo.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        _make(archive, of_archive, folder, places, progress)
+    made = [piece.path for of_archive in todo.values() for piece in of_archive]
+    split_there = row.split is not None and (folder / row.split).is_file()
+    return Prepared(
+        name,
+        str(folder),
+        tuple(made),
+        tuple(piece.path for piece in pieces if piece.path not in made and piece not in missing),
+        tuple(Missing.of(piece) for piece in missing if piece not in split and not (piece.annotation and split_there)),
+    )
+
+
+def _find(piece: Piece, places: Sequence[Path], root: Path) -> Path | None:
+    """What a piece can be made from, of what there is."""
+    if piece.also is not None and _first([place / piece.also for place in places]) is None:
+        return None
+    siblings = [root / piece.sibling] if piece.sibling else []
+    return _first([*(place / archive for archive in piece.sources for place in places), *siblings])
+
+
+def _first(files: Sequence[Path]) -> Path | None:
+    return next((file for file in files if file.is_file()), None)
+
+
+def _make(
+    archive: Path, pieces: Sequence[Piece], folder: Path, places: Sequence[Path], progress: Progress | None
+) -> None:
+    """Make pieces from one archive, in one pass, in a folder of their own; then move them to where they belong."""
+    _clear_stale(folder)
+    building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
+
+    def alive(done: int, total: int) -> None:
+        os.utime(building)
+        if progress is not None:
+            progress(done, total)
+
+    try:
+        wanted: dict[str, str] = {}
+        for number, piece in enumerate(pieces):
+            inner, _, _ = piece.sources.get(archive.name, "").partition("!")
+            if inner:
+                wanted[inner] = str(number)
+            else:
+                shutil.copyfile(archive, building / str(number))
+        if wanted:
+            unpack(archive, building, wanted, progress=alive)
+        for number, piece in enumerate(pieces):
+            made = building / str(number)
+            _, _, deeper = piece.sources.get(archive.name, "").partition("!")
+            if deeper:
+                nested = made.rename(building / f"{number}.archive")
+                unpack(nested, building, {deeper: str(number)}, progress=alive)
+            if piece.path in _FINISH:
+                devkit = _first([place / (piece.also or "") for place in places])
+                _FINISH[piece.path](made, devkit, alive)
+            target = folder / piece.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not is_there(target):  # another run may have been quicker
+                os.rename(made, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _clear_stale(folder: Path) -> None:
+    for left in folder.glob(f"{_BUILDING}*"):
+        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            log.warning("%s is left over from a run that was stopped: deleted", left)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _unpack_synsets(folder: Path, _: Path | None, alive: Progress) -> None:
+    """ImageNet's training images: an archive a class becomes a folder a class."""
+    for inner in sorted(folder.glob("*.tar")):
+        (folder / inner.stem).mkdir()
+        unpack(inner, folder, {".": inner.stem}, progress=alive)
+        inner.unlink()
+
+
+def _sort_validation(folder: Path, devkit: Path | None, alive: Progress) -> None:
+    """ImageNet's validation images: one heap becomes a folder a class, as the development kit says."""
+    assert devkit is not None  # the piece is not made without it
+    kit = folder.with_name(f"{folder.name}.kit")
+    data = "ILSVRC2012_devkit_t12/data"
+    unpack(devkit, folder.parent, {f"{data}/{name}": f"{kit.name}/{name}" for name in (_META, _TRUTH)}, progress=alive)
+    synsets = coop.read_matlab(kit / _META)["synsets"].squeeze()
+    by_number = {int(row["ILSVRC2012_ID"].squeeze()): str(row["WNID"].squeeze()) for row in synsets}
+    truth = [int(line) for line in read_text(kit / _TRUTH).split()]
+    images = sorted(image for image in folder.iterdir() if image.is_file())
+    if len(images) != len(truth):
+        raise ArchiveError(f"{len(images)} validation images, but {devkit} has labels for {len(truth)}: get them again")
+    for image, number in zip(images, truth, strict=True):
+        place = folder / by_number[number]
+        place.mkdir(exist_ok=True)
+        image.rename(place / image.name)
+
+
+_META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
+_FINISH: dict[str, Callable[[Path, Path | None, Progress], None]] = {
+    "images/train": _unpack_synsets,
+    "images/val": _sort_validation,
+}
+"""What is left to do after unpacking, by piece; other data sets have no such paths."""

@@ -1,0 +1,225 @@
+"""The tables and figures of the paper as lists of runs: what ``maotune run`` runs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, NamedTuple
+
+from maotune.experiments.example_batches import cases
+from maotune.experiments.first_batches import Picture
+from maotune.experiments.name_distances import density
+from maotune.mao.stages import ZEROSHOT
+from maotune.recipe import PROTOCOLS, Recipe, load_recipe
+
+
+class Times(NamedTuple):
+    """As a setting of a variant: so many times what the recipe says otherwise."""
+
+    factor: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Some rows of a table: every learner with every method in every variant."""
+
+    learners: tuple[str, ...]
+    methods: tuple[str, ...]
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
+    """By name: settings of the recipe, with dotted keys, laid over all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One table or figure: its rows on every data set, with every seed."""
+
+    summary: str
+    counterpart: str
+    """What it is in the paper."""
+    rows: tuple[Rows, ...]
+    protocol: str = "base-to-new"
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By suite: the data sets that it is about, where these are not all of the suite."""
+    inference: bool = False
+    """Whether images per second are measured with the tuned prompts of each run, too."""
+    picture: Callable[[Recipe], Picture] | None = None
+    """What is made of each recipe where nothing is tuned."""
+
+    def sets(self, suite: str, otherwise: Sequence[str]) -> Sequence[str]:
+        """The data sets in ``suite``; ``otherwise`` are all of these."""
+        return self.sources.get(suite, otherwise)
+
+
+class Planned(NamedTuple):
+    """One run of an experiment."""
+
+    variant: str
+    recipe: Recipe
+
+
+BACKBONES = ("coop", "maple", "promptsrc")
+"""The three learners that the paper puts MAO on."""
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "base-to-new": Experiment(
+        summary="few shots of the base classes, unlabelled images of the new ones; both halves scored",
+        counterpart="Table 1",
+        rows=(Rows(learners=BACKBONES, methods=(ZEROSHOT, "plain", "step-matched", "mao")),),
+    ),
+    "cross-dataset": Experiment(
+        summary="tuned on all classes of one data set, scored on the others of its suite; MAO is its base stage",
+        counterpart="Table 2",
+        protocol="cross-dataset",
+        sources={"icons-11": ("icons-objects",), "coop-11": ("imagenet",)},
+        rows=(Rows(learners=BACKBONES, methods=(ZEROSHOT, "plain", "step-matched", "mao")),),
+    ),
+    "few-shot": Experiment(
+        summary="1, 2, 4, 8 and 16 images of every class, all classes scored; MAO is its base stage",
+        counterpart="the curves of CoOp's paper",
+        protocol="few-shot",
+        rows=(
+            Rows(
+                learners=BACKBONES,
+                methods=(ZEROSHOT, "plain", "mao"),
+                variants={f"shots={shots}": {"data.shots": shots} for shots in (1, 2, 4, 8, 16)},
+            ),
+        ),
+    ),
+    "plug-in": Experiment(
+        summary="each learner bare, in DePT, with MAO, and with both",
+        counterpart="Figure 3",
+        rows=(Rows(learners=BACKBONES, methods=("plain", "mao"), variants={"": {}, "dept": {"dept": {}}}),),
+    ),
+    "cost": Experiment(
+        summary="parameters, memory, time, updates and images of tuning; images per second of the tuned prompts",
+        counterpart="Table 3",
+        sources={"icons-11": ("icons-animals",), "coop-11": ("flowers102",)},
+        inference=True,
+        rows=(
+            # 16 tokens, not the 4 of the other tables: 8,192 parameters, which is what Table 3 has.
+            Rows(
+                learners=("coop",),
+                methods=("plain", "step-matched", "mao"),
+                variants={"16 tokens": {"learner.context_length": 16, "learner.initial_words": None}},
+            ),
+            Rows(learners=("maple", "coprompt"), methods=("plain",)),
+        ),
+    ),
+    "ablations": Experiment(
+        summary="MAO without one stage, without the candidates of one, and plain tuning twice as long",
+        counterpart="Tables 4 and 8",
+        rows=(
+            Rows(learners=("promptsrc",), methods=("plain", "base-only", "new-only", "new-full", "mao")),
+            Rows(learners=("coop",), methods=("plain", "base-only", "mao")),
+            Rows(learners=("coop",), methods=("plain",), variants={"2x epochs": {"epochs": Times(2)}}),
+        ),
+    ),
+    "pseudo-labelers": Experiment(
+        summary="pseudo-labels by zero-shot CLIP, or by the prompts of the base stage",
+        counterpart="Table 5",
+        rows=(
+            Rows(learners=("promptsrc",), methods=("plain",)),
+            Rows(
+                learners=("promptsrc",),
+                methods=("mao",),
+                variants={name: {"mao.labeler": name} for name in ("foundation", "tuned")},
+            ),
+        ),
+    ),
+    "sensitivity": Experiment(
+        summary="K, the classes a query of the base stage; S, the unlabelled images a class of the new stage",
+        counterpart="Figure 4",
+        rows=(
+            Rows(learners=("coop",), methods=("base-only",), variants={f"K={k}": {"mao.k": k} for k in (2, 4, 8, 16)}),
+            Rows(
+                learners=("coop",),
+                methods=("mao",),
+                variants={f"S={s}": {"data.unlabelled_shots": s} for s in (1, 2, 4, 8, 16, 32)},
+            ),
+        ),
+    ),
+    "baselines": Experiment(
+        summary="more learners as published, beside PromptSRC with MAO",
+        counterpart="Table 7",
+        rows=(
+            Rows(learners=("cocoop", "proda", "kgcoop", "tcp", "promptsrc"), methods=("plain",)),
+            Rows(learners=("promptsrc",), methods=("mao",)),
+        ),
+    ),
+    "distillation": Experiment(
+        summary="a teacher's scores on unlabelled images of all classes (learner.teacher), against MAO",
+        counterpart="PromptKD, which section 1 argues against",
+        rows=(
+            Rows(learners=("promptkd",), methods=("distill",)),
+            Rows(learners=("coop", "promptsrc"), methods=("plain", "mao")),
+        ),
+    ),
+    "density": Experiment(
+        summary="how close the classes of a mini-batch are by name: random against hard; nothing is tuned",
+        counterpart="Figure 5",
+        rows=(Rows(learners=("coop",), methods=("mao",)),),
+        picture=density,
+    ),
+    "cases": Experiment(
+        summary="pictures of mini-batches: random against hard; nothing is tuned",
+        counterpart="Figure 6",
+        rows=(Rows(learners=("coop",), methods=("mao",)),),
+        picture=cases,
+    ),
+}
+"""By the name that ``maotune run`` knows."""
+
+
+def plan_runs(
+    experiment: Experiment,
+    sources: Sequence[str],
+    *,
+    learners: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (1, 2, 3),
+    settings: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> list[Planned]:
+    """The runs of an experiment: seeds one after the other, so that a whole table stands after the first.
+
+    Zero-shot CLIP has nothing to draw or to learn: one run for each data set.
+
+    Args:
+        experiment: what to run.
+        sources: the data sets.
+        learners: instead of those of all rows, as are ``methods``.
+        methods: see above.
+        seeds: of draw, initial prompts and order.
+        settings: of the recipe, with dotted keys; those of a variant hold against them.
+        defaults: settings, too, against which the protocol's own hold: those of a suite.
+
+    Raises:
+        RecipeError: a name or setting that does not exist.
+    """
+    protocol = {"protocol": experiment.protocol, **PROTOCOLS[experiment.protocol].settings}
+    common = {**(defaults or {}), **protocol, **(settings or {})}
+    first = {"learner.name": (learners or experiment.rows[0].learners)[0], "seed": seeds[0]}
+
+    def runs() -> Iterator[Planned]:
+        for seed in seeds:
+            for rows in experiment.rows:
+                for variant, changes in rows.variants.items():
+                    for learner in learners or rows.learners:
+                        for method in methods or rows.methods:
+                            tuned = method != ZEROSHOT
+                            for source in sources:
+                                named = {"learner.name": learner, "seed": seed} if tuned else first
+                                said = {**common, "data.source": source, "method": method, **named}
+                                yield Planned(variant if tuned else "", _recipe(said, changes if tuned else {}))
+
+    return list({(one.variant, one.recipe.slug): one for one in runs()}.values())
+
+
+def _recipe(said: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with what is said, and a variant's changes over it."""
+    fixed = {**said, **{key: value for key, value in changes.items() if not isinstance(value, Times)}}
+    relative = {key: value for key, value in changes.items() if isinstance(value, Times)}
+    if not relative:
+        return load_recipe(None, fixed)
+    before: Any = load_recipe(None, fixed)
+    times = {key: reduce(getattr, key.split("."), before) * value.factor for key, value in relative.items()}
+    return load_recipe(None, {**fixed, **times})

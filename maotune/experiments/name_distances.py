@@ -1,0 +1,176 @@
+"""How close to each other the classes of a mini-batch are, drawn at random and by MAO (paper, Figure 5).
+
+The paper embeds class names by Word2Vec; here they are embedded by MiniLM, the model that the hard negatives are chosen
+by. So a smaller distance within a batch shows that the sampler does what it says, not that another model agrees.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from maotune.experiments.first_batches import COLOURS, TITLES, draws, new_figure, paths
+from maotune.mao.sampler import class_embeddings
+from maotune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+SIDES: tuple[tuple[int, Literal["left", "right"]], ...] = ((1, "left"), (-1, "right"))
+"""Of a point, and how a name there is aligned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """Mean cosine distance between the names of two classes of a batch, over the batches of an epoch."""
+
+    mean: float
+    std: float
+    """Between batches, not between seeds."""
+    batches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Density:
+    """What ``density`` found."""
+
+    dataset: str
+    seed: int
+    b: int
+    """Query images a batch of MAO's."""
+    k: int
+    """Classes a query."""
+    embedding: str
+    """What the names were embedded by."""
+    classes: list[str]
+    """The C base classes."""
+    coordinates: list[list[float]]
+    """(C, 2): their names' embeddings on the first two principal components of all C."""
+    explained: list[float]
+    """The share of the variance that each of the two components holds."""
+    distance: dict[str, Distance]
+    """By ``random`` (the batches of the learner as published) and ``hard`` (MAO's)."""
+    shown: dict[str, list[int]]
+    """By the same: the classes of the epoch's first batch."""
+
+    def __str__(self) -> str:
+        random, hard = self.distance["random"], self.distance["hard"]
+        return (
+            f"{self.dataset}, seed {self.seed}: by name, two classes of a batch are {hard.mean:.3f} ± {hard.std:.3f} "
+            f"apart with MAO's hard negatives and {random.mean:.3f} ± {random.std:.3f} at random "
+            f"({hard.mean - random.mean:+.3f})"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return asdict(self)
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``density-DATASET-seedN.json`` and its figure as SVG; returns their paths."""
+        document, figure = paths(folder, f"density-{self.dataset}-seed{self.seed}", "json", "svg")
+        document.write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
+        draw_density(self).savefig(figure, metadata={"Date": None})
+        return [document, figure]
+
+
+def density(recipe: Recipe) -> Density:
+    """Compare the batches of the first epoch of ``plain`` and of MAO's base stage by the names of their classes.
+
+    The distance within a batch is the mean over the pairs of its distinct classes, so that a class that a random
+    batch holds twice does not make it closer.
+
+    Raises:
+        ValueError: no such data, or it does not fit the protocol.
+    """
+    from sklearn.decomposition import PCA
+
+    drawn = draws(recipe)
+    embedded = class_embeddings([name.replace("_", " ") for name in drawn.classes])
+    components = PCA(n_components=2).fit(embedded)
+    held = {
+        kind: [sorted({sample.label for sample in batch}) for batch in batches]
+        for kind, batches in drawn.batches.items()
+    }
+    return Density(
+        dataset=drawn.dataset,
+        seed=recipe.seed,
+        b=drawn.b,
+        k=drawn.k,
+        embedding="all-MiniLM-L6-v2",
+        classes=list(drawn.classes),
+        coordinates=components.transform(embedded).tolist(),
+        explained=components.explained_variance_ratio_.tolist(),
+        distance={kind: _over_batches(embedded, batches) for kind, batches in held.items()},
+        shown={kind: batches[0] for kind, batches in held.items()},
+    )
+
+
+def mean_distance(embedded: Tensor) -> float:
+    """Mean of 1 - cosine over all pairs of the rows, (n, e) of length 1, n > 1."""
+    n = len(embedded)
+    # The squared length of the sum holds every pair twice, and n times the square of a row.
+    return 1 - (float(embedded.double().sum(0).square().sum()) - n) / (n * (n - 1))
+
+
+def _over_batches(embedded: Tensor, batches: Sequence[Sequence[int]]) -> Distance:
+    within = [mean_distance(embedded[list(classes)]) for classes in batches if len(classes) > 1]
+    if not within:
+        raise ValueError(
+            "every batch holds one class only: there is no pair of classes whose distance could be measured"
+        )
+    return Distance(fmean(within), pstdev(within), len(within))
+
+
+def draw_density(found: Density) -> "Figure":
+    """Two panels of all class names on their principal components; those of one random and one hard batch are named."""
+    figure = new_figure(13, 6)
+    panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True, sharey=True)
+    for panel, (kind, distance) in zip(panels, found.distance.items(), strict=True):
+        shown = found.shown[kind]
+        panel.scatter(*_columns(found.coordinates), 9, color="#BBBBBB")
+        panel.scatter(*_columns([found.coordinates[label] for label in shown]), 22, color=COLOURS[kind])
+        panel.set_title(
+            f"{TITLES[kind]}: {len(shown)} of {len(found.classes)} classes\n"
+            f"mean distance {distance.mean:.3f} ± {distance.std:.3f} over {distance.batches} batches",
+            fontsize=10,
+        )
+        panel.set_xlabel(f"first component ({found.explained[0]:.0%} of the variance)", fontsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.margins(0.15, 0.05)
+        panel.tick_params(labelsize=7)
+    panels[0].set_ylabel(f"second component ({found.explained[1]:.0%})", fontsize=8)
+    figure.suptitle(f"{found.dataset}: one mini-batch by the names of its classes ({found.embedding})", fontsize=11)
+    figure.draw_without_rendering()  # places the panels, which names are placed by
+    figure.set_layout_engine("none")
+    for panel, shown in zip(panels, found.shown.values(), strict=True):
+        _name(panel, [(found.classes[label].replace("_", " "), found.coordinates[label]) for label in shown])
+    return figure
+
+
+def _columns(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    return [point[0] for point in points], [point[1] for point in points]
+
+
+def _name(panel: "Axes", points: Sequence[tuple[str, Sequence[float]]]) -> None:
+    """Write names beside their points, each at the first of some places where it covers no other."""
+    written: list[Bbox] = []
+    for name, (x, y) in points:
+        places = [(side * 4, 2 + 7 * line, align) for line in (0, -1, 1, -2, 2) for side, align in SIDES]
+        for right, up, align in places:
+            text = panel.annotate(
+                name, (x, y), (right, up), textcoords="offset points", ha=align, fontsize=7, parse_math=False
+            )
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in written):
+                break
+            text.remove()
+        else:  # no free place: it is written over another
+            text = panel.annotate(name, (x, y), (4, 2), textcoords="offset points", fontsize=7, parse_math=False)
+            box = text.get_window_extent()
+        written.append(box)

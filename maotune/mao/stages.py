@@ -1,0 +1,389 @@
+"""From the name of a method to its stages: MAO, the learner as published, and the controls between the two."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict
+from torch import Tensor
+
+from maotune.contract import AbstractLearner, Batches, Classify, Stage
+from maotune.data.batches import Draw, RandomSampler, Sampler
+from maotune.data.draw import PoolMode, UnlabelledPool
+from maotune.data.sets.dataset import Sample
+from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
+from maotune.mao.pseudo_labels import PseudoLabels, pseudo_labels
+from maotune.mao.sampler import (
+    HardNegativeSampler,
+    RandomCandidateSampler,
+    Underscores,
+    default_b_k,
+    hard_negatives,
+    table_width,
+)
+
+ZEROSHOT = "zeroshot"
+"""What stands for zero-shot CLIP where a stage or a method is named: prompts that nobody tuned."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaoSettings:
+    """What MAO leaves open. The defaults are the paper's; where the released code differs, its way is an option."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    lr: float = 0.0035
+    """Learning rate of both stages."""
+    b: int | None = None
+    """Query images a batch of the base stage; default: 4, fewer where there are few classes (Appendix B)."""
+    k: int | None = None
+    """K, classes a query, its own included; default: 8, fewer where there are few classes."""
+    fill: bool = True
+    """Fill batches whose hard-negative lists overlap up to b K classes; off: leave them short, as released."""
+    candidates: Literal["unique", "per-image"] = "unique"
+    """Candidates of the base stage: the distinct classes of the batch; or, as released, one an image."""
+    underscores: Underscores = "both"
+    """Read ``_`` in names as a space when looking for hard negatives: ``both`` sides, or as released ``query-only``."""
+    pool: Literal["few-shot", "train"] = "few-shot"
+    """Where images of hard negatives come from: the few labelled ones, or, as released, the whole training split."""
+    unlabelled: PoolMode = "balanced"
+    """How unlabelled images are drawn: the paper's ``balanced`` needs the true labels, the others do not."""
+    labeler: Literal["foundation", "tuned"] = "foundation"
+    """Who gives the pseudo-labels: zero-shot CLIP, or, as released, the prompts of the base stage."""
+    label_views: Literal["test", "each"] = "test"
+    """Label an image once, upright and whole, or, as released, each of its augmented views."""
+    top_per_class: int | None = None
+    """Keep the most confident images of each pseudo-label only, so many; default: all images, as in the paper."""
+
+    def __post_init__(self) -> None:
+        for name in ("b", "k", "top_per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: give 1 or more, or leave it out for the default")
+        if self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}: give a learning rate above 0 (the paper's is 0.0035)")
+
+    def b_and_k(self, classes: int) -> tuple[int, int]:
+        """Query images a batch, and classes a query, over so many base classes."""
+        b, k = default_b_k(classes)
+        return self.b or b, self.k or k
+
+
+def hard_draws(
+    classes: Sequence[str],
+    shots: Sequence[Sample],
+    train: Sequence[Sample],
+    settings: MaoSettings,
+    *,
+    views: int,
+    seed: int,
+    cache: Path | None = None,
+) -> tuple[list[Sample], HardNegativeSampler]:
+    """The images that MAO's base stage draws from, and how it draws (Eq. 4).
+
+    Args:
+        classes: the base classes.
+        shots: their few labelled images, which are the queries.
+        train: the whole training split, for ``pool: train``.
+        settings: of MAO.
+        views: augmented views of each image.
+        seed: of the draws.
+        cache: a folder for hard-negative tables.
+    """
+    b, k = settings.b_and_k(len(classes))
+    samples = list(shots)
+    if settings.pool == "train":
+        few = {sample.image.name for sample in samples}
+        samples += [sample for sample in train if sample.image.name not in few]
+    width = table_width(len(classes), b, k, settings.fill)
+    table = hard_negatives(classes, width, underscores=settings.underscores, cache=cache)
+    sampler = HardNegativeSampler(
+        _labels(samples), table, b=b, k=k, views=views, seed=seed, fill=settings.fill, queries=range(len(shots))
+    )
+    return samples, sampler
+
+
+class MakeBatches(Protocol):
+    """Turns draws into batches, of what the learner looks at: features from the bank, pixels, or both."""
+
+    def __call__(
+        self, samples: Sequence[Sample], labels: Tensor, sampler: Sampler, *, training: bool
+    ) -> Callable[[AbstractLearner], Batches]:
+        """``labels`` (N,), or (N, V) one a view; ``training``: augmented views, else the one upright and whole."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What there is to learn from, and with what means."""
+
+    classes: tuple[str, ...]
+    """The base classes."""
+    shots: Sequence[Sample]
+    """Their few labelled images."""
+    new_classes: tuple[str, ...] = ()
+    """The new classes."""
+    unlabelled: UnlabelledPool | None = None
+    """Images for the new stage."""
+    new_stage: bool = True
+    """Whether the protocol has one: where not (cross-dataset, few-shot), MAO is its base stage over all epochs."""
+    train: Sequence[Sample] = ()
+    """The whole training split of the base classes, for ``pool: train``."""
+    make_batches: MakeBatches
+    foundation: Callable[[], AbstractLearner]
+    """Makes zero-shot CLIP, bound to the new classes."""
+    epochs: int = 20
+    """Epochs of the published learner; MAO splits them evenly between its stages."""
+    lr: float = 0.002
+    """Learning rate of the published learner."""
+    batch_size: int = 32
+    """Images a batch outside MAO's base stage."""
+    views: int = 1
+    """Different augmented views of each image."""
+    seed: int = 1
+    cache: Path | None = None
+    """A folder for hard-negative tables."""
+    on_pseudo_labels: Callable[[PseudoLabels], None] = lambda made: None
+    """Told the pseudo-labels of the pool's images, when they have been made."""
+
+
+def plan(method: str, task: Task, settings: MaoSettings) -> list[Stage]:
+    """The stages of ``method``, one of ``METHODS``. Nothing is computed before a stage begins.
+
+    Raises:
+        ValueError: an unknown method, or one that needs what the task has not: unlabelled images, two epochs.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+    return METHODS[method].stages(_Stages(task, settings))
+
+
+class _Stages:
+    """The stages that methods are made of."""
+
+    def __init__(self, task: Task, settings: MaoSettings) -> None:
+        self.task, self.settings = task, settings
+        self.b, self.k = settings.b_and_k(len(task.classes))
+        halved = task.new_stage and task.new_classes
+        self.base_epochs = math.ceil(task.epochs / 2) if halved else task.epochs
+        self.new_epochs = task.epochs - self.base_epochs
+
+    def plain(self, updates: int = 0) -> Stage:
+        """The learner as published; with at least so many updates in all, if given."""
+        task = self.task
+        sampler: Sampler = RandomSampler(len(task.shots), task.batch_size, task.views, task.seed)
+        if updates:
+            sampler = Stretched(sampler, math.ceil(updates / task.epochs))
+        batches = task.make_batches(task.shots, _labels(task.shots), sampler, training=True)
+        size = min(task.batch_size, len(task.shots))
+        return Stage(
+            "plain", task.classes, batches, F.cross_entropy, task.epochs, task.lr,
+            updates=len(sampler), batch_size=size,
+        )  # fmt: skip
+
+    def base(self, *, hard: bool = True, candidates: bool = True) -> Stage:
+        """Hard-negative batches and candidate cross-entropy (Eq. 4 to 6), or without one of the two."""
+        task, settings = self.task, self.settings
+
+        def batches(learner: AbstractLearner) -> Batches:
+            samples, sampler = hard_draws(
+                task.classes, task.shots, task.train, settings, views=task.views, seed=task.seed, cache=task.cache
+            )
+            drawn = sampler if hard else RandomCandidateSampler(sampler)
+            return task.make_batches(samples, _labels(samples), drawn, training=True)(learner)
+
+        over_batch = candidate_cross_entropy if settings.candidates == "unique" else per_image_cross_entropy
+        classify: Classify = over_batch if candidates else F.cross_entropy
+        size = min(self.b * self.k, len(task.classes))
+        return Stage(
+            "base", task.classes, batches, classify, self.base_epochs, settings.lr, candidates,
+            updates=self.base_updates, batch_size=size,
+        )  # fmt: skip
+
+    def after(self, **how: bool) -> list[Stage]:
+        """The new stage, where the protocol has one."""
+        return [self.new(**how)] if self.task.new_stage else []
+
+    def new(self, *, true_labels: bool = False, restricted: bool = True) -> Stage:
+        """Pseudo-labelled batches of new classes, cross-entropy over all of these (Eq. 7 and 8).
+
+        Not ``restricted``: over base and new classes together. That is how we read Table 4 (c), new-class data without
+        Alterable Regularization, for in section 3.3 the regularization is that the new-class candidates supersede the
+        base-class ones.
+        """
+        task = self.task
+        pool = self.pool()
+        truth = torch.tensor(pool.true_labels)
+        if true_labels and (truth < 0).all():
+            raise ValueError("the method true-labels needs the true labels of the unlabelled images, and none is known")
+
+        def batches(learner: AbstractLearner) -> Batches:
+            labels, kept = (truth, (truth >= 0).nonzero()[:, 0]) if true_labels else self.label(pool, learner)
+            samples = [pool.samples[index] for index in kept.tolist()]
+            sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
+            return task.make_batches(samples, labels[kept], sampler, training=True)(learner)
+
+        classes = task.new_classes  # these first, for the labels count among them
+        if not restricted:
+            classes += tuple(name for name in task.classes if name not in set(task.new_classes))
+        size = min(task.batch_size, len(pool.samples))
+        return Stage(
+            "new", classes, batches, F.cross_entropy, self.new_epochs, self.settings.lr,
+            updates=self.new_updates, batch_size=size,
+        )  # fmt: skip
+
+    def distill(self) -> Stage:
+        """All images without their labels, all classes bound: for learners whose loss looks at no label.
+
+        The labelled images of the base classes and the unlabelled ones are what MAO sees, too.
+        """
+        task = self.task
+        samples = [*task.shots, *(task.unlabelled.samples if task.unlabelled else ())]
+        sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
+        hidden = torch.zeros(len(samples), dtype=torch.int64)
+
+        def batches(learner: AbstractLearner) -> Batches:
+            if learner.uses_labels:
+                raise ValueError(
+                    f"the method distill hides all labels, and {type(learner).__name__} learns from labels: choose "
+                    "another method, or a learner that needs none (promptkd, with label_weight 0)"
+                )
+            return task.make_batches(samples, hidden, sampler, training=True)(learner)
+
+        classes = tuple(dict.fromkeys((*task.classes, *task.new_classes)))
+        size = min(task.batch_size, len(samples))
+        return Stage(
+            "distill", classes, batches, F.cross_entropy, task.epochs, task.lr, updates=len(sampler), batch_size=size
+        )
+
+    def label(self, pool: UnlabelledPool, learner: AbstractLearner) -> tuple[Tensor, Tensor]:
+        """Pseudo-labels of the pool's images, and which of these to keep."""
+        task, settings = self.task, self.settings
+        labeler = task.foundation() if settings.labeler == "foundation" else learner
+        count, each = len(pool.samples), settings.label_views == "each"
+        views = InOrder(count, task.views if each else 1, task.batch_size)
+        unknown = torch.zeros(count, dtype=torch.int64)
+        batches = task.make_batches(pool.samples, unknown, views, training=each)(labeler)
+        made = pseudo_labels(labeler, batches.epoch(0))
+        if each:
+            made = PseudoLabels(made.labels.view(count, -1), made.confidence.view(count, -1), made.classes)
+        task.on_pseudo_labels(made)
+        top = settings.top_per_class
+        return made.labels, torch.arange(count) if top is None else made.most_confident(top)
+
+    def pool(self) -> UnlabelledPool:
+        """The unlabelled images."""
+        pool, classes = self.task.unlabelled, self.task.new_classes
+        if not self.task.new_stage:
+            raise ValueError(
+                "this protocol tunes on all classes and has none that are new, so MAO's new stage has nothing to do: "
+                "choose the method mao, which is its base stage here"
+            )
+        if not classes or pool is None or not pool.samples:
+            raise ValueError(
+                f"MAO's new stage needs new classes and unlabelled images; there are {len(classes)} classes and "
+                f"{len(pool.samples) if pool else 0} images. Give a folder of unlabelled images (data.unlabelled, "
+                "--unlabelled), or choose the method base-only"
+            )
+        if not self.new_epochs:
+            raise ValueError("1 epoch cannot be split between MAO's stages: give 2 or more, or the method base-only")
+        return pool
+
+    @property
+    def base_updates(self) -> int:
+        """Updates an epoch of the base stage."""
+        return max(1, len(self.task.shots) // self.b)
+
+    @property
+    def new_updates(self) -> int:
+        """Updates an epoch of the new stage (at most: ``top_per_class`` may find fewer images)."""
+        count = len(self.pool().samples)
+        if self.settings.top_per_class:
+            count = min(count, self.settings.top_per_class * len(self.task.new_classes))
+        return max(1, count // self.task.batch_size)
+
+    def updates(self) -> int:
+        """Updates of MAO in all."""
+        new = self.new_epochs * self.new_updates if self.task.new_stage else 0
+        return self.base_epochs * self.base_updates + new
+
+
+class Method(NamedTuple):
+    """A way of tuning."""
+
+    summary: str
+    stages: Callable[[_Stages], list[Stage]]
+
+
+METHODS: dict[str, Method] = {
+    ZEROSHOT: Method("zero-shot CLIP: nothing is tuned", lambda s: []),
+    "plain": Method("the learner as published", lambda s: [s.plain()]),
+    "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), *s.after()]),
+    "step-matched": Method(
+        "control: plain, over as many updates as MAO (its epochs and schedule stretched)",
+        lambda s: [s.plain(s.updates())],
+    ),
+    "base-only": Method("ablation: MAO's base stage, nothing after it", lambda s: [s.base()]),
+    "new-only": Method("ablation: plain, then MAO's new stage", lambda s: [s.plain(), s.new()]),
+    "random-candidates": Method(
+        "control: MAO with random classes in the batches of the base stage",
+        lambda s: [s.base(hard=False), *s.after()],
+    ),
+    "hard-full": Method(
+        "control: MAO with the cross-entropy over all base classes",
+        lambda s: [s.base(candidates=False), *s.after()],
+    ),
+    "new-full": Method(
+        "ablation: MAO with the new stage's cross-entropy over base and new classes together",
+        lambda s: [s.base(), s.new(restricted=False)],
+    ),
+    "true-labels": Method(
+        "upper bound, not a method: MAO with the true labels of the unlabelled images",
+        lambda s: [s.base(), s.new(true_labels=True)],
+    ),
+    "distill": Method(
+        "for learners that look at no label: one stage on the images of all classes, unlabelled",
+        lambda s: [s.distill()],
+    ),
+}
+"""How prompts can be tuned, by name."""
+
+
+class Stretched:
+    """Another sampler's batches in longer or shorter epochs: as many of its own as ``updates`` take."""
+
+    def __init__(self, sampler: Sampler, updates: int) -> None:
+        self.sampler, self.updates = sampler, updates
+
+    def __len__(self) -> int:
+        return self.updates
+
+    def epoch(self, index: int) -> list[list[Draw]]:
+        """See ``Sampler``."""
+        size, start = len(self.sampler), index * self.updates
+        inner = range(start // size, math.ceil((start + self.updates) / size))
+        batches = [batch for epoch in inner for batch in self.sampler.epoch(epoch)]
+        return batches[start % size :][: self.updates]
+
+
+class InOrder:
+    """All views of the first image, of the second, ...; the last batch may be smaller."""
+
+    def __init__(self, n: int, views: int, batch_size: int) -> None:
+        self.n, self.views, self.batch_size = n, views, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(self.n * self.views / self.batch_size)
+
+    def epoch(self, index: int) -> list[list[Draw]]:
+        """See ``Sampler``; all epochs are the same."""
+        draws = [(image, view) for image in range(self.n) for view in range(self.views)]
+        return [draws[start : start + self.batch_size] for start in range(0, len(draws), self.batch_size)]
+
+
+def _labels(samples: Sequence[Sample]) -> Tensor:
+    return torch.tensor([sample.label for sample in samples], dtype=torch.int64)

@@ -1,0 +1,106 @@
+"""How fast tuned prompts classify (paper, Table 3): images per second, beside the frozen image tower alone."""
+
+import json
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maotune.clip import FrozenCLIP
+from maotune.contract import AbstractLearner, Batch
+from maotune.data.sets.dataset import Sample
+from maotune.data.images.views import TestView
+from maotune.train.session import write_whole
+from maotune.train.evaluate import evaluate
+
+INFERENCE = "inference.json"
+"""The file of a run's folder that says how fast its prompts classify."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """From pixels in memory to a class. The texts of the classes are encoded once, beforehand, where they can be."""
+
+    images_per_second: float
+    tower_images_per_second: float
+    """Of the frozen image tower alone, on the same pixels, in turn with the other: what can be reached."""
+    batch_size: int
+    classes: int
+    device: str
+    threads: int
+
+    def save(self, folder: Path) -> None:
+        """Write ``inference.json``, whole or not at all."""
+        write_whole(folder / INFERENCE, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def find(cls, folder: Path) -> "Inference | None":
+        """What ``save`` wrote into ``folder``; None where nothing was measured."""
+        path = folder / INFERENCE
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def measure_inference(
+    clip: FrozenCLIP, learner: AbstractLearner, samples: Sequence[Sample], *, batch_size: int = 32, rounds: int = 7
+) -> Inference:
+    """Time the classification of a batch, by the same code that scores a test, and the image tower alone, in turn.
+
+    Args:
+        clip: the frozen model.
+        learner: bound to the classes to choose from.
+        samples: images; the first ``batch_size`` are used.
+        batch_size: images a batch.
+        rounds: batches that are timed, of which the median counts; one more goes ahead of them.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if not samples:
+        raise ValueError("there is no image to measure with: give at least one")
+    view = TestView(clip.preprocess)
+    pixels = torch.stack([view(sample.image.read()) for sample in samples[:batch_size]]).to(clip.device)
+    batches = _Timed(clip, pixels, 1 + rounds)
+    taken: list[float] = []
+    evaluate(learner, batches, lambda images: taken.append(_now(clip) - batches.begun))
+    seconds, alone = (statistics.median(each[1:]) for each in (taken, batches.alone))
+    return Inference(
+        images_per_second=len(pixels) / seconds,
+        tower_images_per_second=len(pixels) / alone,
+        batch_size=len(pixels),
+        classes=len(learner.classes),
+        device=str(clip.device),
+        threads=torch.get_num_threads(),
+    )
+
+
+class _Timed:
+    """The same batch again and again; before each, the image tower alone is timed on it."""
+
+    def __init__(self, clip: FrozenCLIP, pixels: Tensor, times: int) -> None:
+        self.clip, self.pixels, self.times = clip, pixels, times
+        self.alone: list[float] = []
+        self.begun = 0.0
+
+    def __len__(self) -> int:
+        return self.times
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
+        """See ``Batches``."""
+        labels = torch.zeros(len(self.pixels), dtype=torch.int64)  # not looked at
+        for _ in range(start, self.times):
+            begun = _now(self.clip)
+            self.clip.encode_image(self.pixels)
+            self.begun = _now(self.clip)
+            self.alone.append(self.begun - begun)
+            yield Batch(labels, images=self.pixels)
+
+
+def _now(clip: FrozenCLIP) -> float:
+    """Seconds, when the device has done what it was told."""
+    if clip.device.type == "cuda":
+        torch.cuda.synchronize(clip.device)
+    return time.perf_counter()

@@ -1,0 +1,47 @@
+"""Zero-shot CLIP on a data set: all of its classes, and its base and new halves, each among itself."""
+
+from dataclasses import dataclass
+
+from maotune.clip import FrozenCLIP
+from maotune.data.draw import base_new
+from maotune.learners.zeroshot import ZeroShot
+from maotune.runs.tune import Bench, Listener
+from maotune.protocols.splits import Test
+from maotune.recipe import Recipe, load_readable, templates_of
+from maotune.train.evaluate import harmonic_mean
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShotScores:
+    """Accuracies in percent."""
+
+    dataset: str
+    classes: int
+    images: int
+    all: float
+    base: float
+    new: float
+
+    @property
+    def h(self) -> float:
+        """Harmonic mean of base and new."""
+        return harmonic_mean(self.base, self.new)
+
+
+def score_zeroshot(
+    recipe: Recipe, clip: FrozenCLIP, split: str, listen: Listener = lambda event: None
+) -> ZeroShotScores:
+    """Score one data set (``recipe.data``) without tuning anything; unreadable images are left out.
+
+    Raises:
+        ValueError: no such data set, or no image in that split, or in one half of its classes.
+    """
+    dataset = load_readable(recipe, split)
+    base, new = base_new(dataset)
+    for part in (dataset, base, new):
+        if not getattr(part, split):
+            raise ValueError(f"{part.name} has no {split} image to score")
+    bench = Bench(clip, recipe, listen)
+    learner = ZeroShot(clip, dataset.classes, templates=templates_of(recipe, dataset.templates))
+    scores = [bench.score(learner, Test(part.classes, getattr(part, split))).accuracy for part in (dataset, base, new)]
+    return ZeroShotScores(dataset.name, len(dataset.classes), len(getattr(dataset, split)), *scores)

@@ -1,0 +1,122 @@
+"""How close the classes of a batch are by name, and that the batches are those that a run takes."""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from maotune.contract import AbstractLearner, Batches
+from maotune.data.batches import Draw, Sampler
+from maotune.data.sets.dataset import Sample
+from maotune.experiments.first_batches import draws
+from maotune.experiments.name_distances import Density, density, draw_density, mean_distance
+from maotune.learners.coop import CoOp
+from maotune.mao.sampler import class_embeddings
+from maotune.mao.stages import plan
+from maotune.recipe import Recipe, build_splits, load_recipe
+from maotune.runs.tune import Bench, task
+from tests.toys import paint_photos, toy_clip
+
+Drawn = list[list[Sample]]
+
+
+def recipe(**more: Any) -> Recipe:
+    return load_recipe(None, {"data.source": "icons-weather", "data.shots": 2, "epochs": 3, **more})
+
+
+@pytest.fixture(scope="module")
+def weather() -> Density:
+    return density(recipe())
+
+
+@pytest.mark.parametrize("changed", [{}, {"mao.pool": "train", "mao.b": 3, "mao.fill": False}, {"data.views": 2}])
+def test_the_draws_are_those_of_a_run(changed: dict[str, Any]) -> None:
+    """What the stages of ``plain`` and ``mao`` ask for, once they begin."""
+    given = recipe(seed=5, **changed)
+    taken: dict[str, Drawn] = {}
+
+    def record(
+        samples: Sequence[Sample], labels: Tensor, sampler: Sampler, *, training: bool
+    ) -> Callable[[AbstractLearner], Batches]:
+        def first_epoch(batch: list[Draw]) -> list[Sample]:
+            return [Sample(samples[image].image, int(labels[image])) for image, _ in batch]
+
+        taken[name] = [first_epoch(batch) for batch in sampler.epoch(0)]
+        return bench.make_batches(samples, labels, sampler, training=training)
+
+    splits, _ = build_splits(given)
+    bench = Bench(toy_clip(), given, keep=False)
+    of_run = replace(task(given, bench, splits, lambda made: None), make_batches=record)
+    for name, method in (("random", "plain"), ("hard", "mao")):
+        stage = plan(method, of_run, given.mao)[0]
+        if name == "hard":
+            stage.batches(CoOp(toy_clip(), splits.classes, context_length=2))
+    assert draws(given).batches == taken
+
+
+def test_the_mean_distance_is_that_of_all_pairs() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    slow = [1 - float(rows[i] @ rows[j]) for i in range(7) for j in range(i)]
+    assert mean_distance(rows) == pytest.approx(sum(slow) / len(slow), abs=1e-6)
+    assert mean_distance(rows[:1].repeat(3, 1)) == pytest.approx(0, abs=1e-6)
+
+
+def test_hard_batches_are_closer_than_random_ones() -> None:
+    found = density(load_recipe(None, {"data.source": "icons-animals", "data.shots": 2, "mao.b": 1}))
+    assert (found.b, found.k, len(found.classes)) == (1, 8, 43)
+    assert found.distance["hard"].mean + found.distance["hard"].std < found.distance["random"].mean
+    assert len(found.shown["hard"]) == 8
+
+
+def test_the_figures_can_be_recomputed_from_the_batches(weather: Density) -> None:
+    drawn = draws(recipe())
+    names = class_embeddings([name.replace("_", " ") for name in drawn.classes])
+    for kind, batches in drawn.batches.items():
+        within = [mean_distance(names[sorted({sample.label for sample in batch})]) for batch in batches]
+        assert weather.distance[kind].mean == pytest.approx(sum(within) / len(within))
+        assert weather.distance[kind].batches == len(batches)
+        assert weather.shown[kind] == sorted({sample.label for sample in batches[0]})
+
+
+def test_the_plane_keeps_what_two_components_can(weather: Density) -> None:
+    plane = torch.tensor(weather.coordinates)
+    assert plane.shape == (len(weather.classes), 2)
+    assert plane.mean(0).abs().max() < 1e-5
+    first, second = plane.var(0)
+    assert first > second
+    assert float(first / second) == pytest.approx(weather.explained[0] / weather.explained[1], rel=1e-4)
+    assert sum(weather.explained) < 1
+
+
+def test_it_is_written_as_json_and_svg(weather: Density, tmp_path: Path) -> None:
+    document, figure = weather.save(tmp_path / "new")
+    assert (document.name, figure.name) == ("density-icons-weather-seed1.json", "density-icons-weather-seed1.svg")
+    assert json.loads(document.read_text(encoding="utf-8")) == asdict(weather)
+    assert ET.parse(figure).getroot().tag.endswith("svg")
+
+
+def test_names_are_written_as_they_are_and_do_not_cover_each_other(weather: Density) -> None:
+    names = ["$x_1$", "<b>", *weather.classes[2:]]
+    figure = draw_density(replace(weather, classes=names, shown={"random": [0, 1, 2], "hard": [1, 2, 3]}))
+    left, right = figure.axes
+    assert {text.get_text() for text in left.texts} == {"$x 1$", "<b>", names[2]}
+    for panel in (left, right):
+        boxes = [text.get_window_extent() for text in panel.texts]
+        assert len(boxes) == 3
+        assert not any(box.overlaps(other) for number, box in enumerate(boxes) for other in boxes[:number])
+
+
+def test_own_images_have_batches_too(tmp_path: Path) -> None:
+    own = load_recipe(None, {"data.source": str(paint_photos(tmp_path)), "data.shots": 2, "epochs": 2})
+    assert len(density(own).classes) == 4
+
+
+def test_a_batch_of_one_class_has_no_distance() -> None:
+    with pytest.raises(ValueError, match="every batch holds one class only"):
+        density(recipe(batch_size=1))

@@ -1,0 +1,205 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maotune.mao.sampler import (
+    HardNegativeSampler,
+    RandomCandidateSampler,
+    class_embeddings,
+    default_b_k,
+    hard_negatives,
+    nearest,
+    table_width,
+)
+
+LAW = settings(deadline=None, max_examples=50)
+FLOWERS = ["rose", "tiger lily", "fire lily", "sunflower", "moon_orchid", "corn poppy", "moon orchid", "water lily"]
+
+
+def embedded(classes: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(classes, 16, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def sampler(classes=40, per_class=5, b=4, k=8, fill=True, seed=1, views=3, **more) -> HardNegativeSampler:
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    table = nearest(*[embedded(classes, 0)] * 2, table_width(classes, b, k, fill))
+    return HardNegativeSampler(labels, table, b=b, k=k, views=views, seed=seed, fill=fill, **more)
+
+
+def test_names_that_mean_alike_are_neighbours_and_a_class_is_its_own_first():
+    table = hard_negatives(FLOWERS, 3)
+    assert table.shape == (8, 3)
+    assert table[:, 0].tolist() == list(range(8))
+    assert set(table[1].tolist()) == {1, 2, 7}, "the lilies"
+    assert table[4, 1] == 6
+    assert table[6, 1] == 4, "an underscore is a space"
+
+
+def test_more_neighbours_than_classes_are_all_classes():
+    assert hard_negatives(FLOWERS[:3], 8).sort().values.tolist() == [[0, 1, 2]] * 3
+
+
+def test_the_released_reading_of_underscores_parts_equal_names():
+    assert hard_negatives(FLOWERS, 2)[4, 1] == 6
+    similarity = class_embeddings(["moon orchid"]) @ class_embeddings(FLOWERS).T
+    assert similarity[0, 4] < 0.99 < similarity[0, 6]
+    assert hard_negatives(FLOWERS, 8, underscores="query-only").tolist() != hard_negatives(FLOWERS, 8).tolist()
+
+
+def test_the_table_is_kept_by_content(tmp_path):
+    table = hard_negatives(FLOWERS, 4, cache=tmp_path / "tables")
+    (kept,) = (tmp_path / "tables").iterdir()
+    np.save(kept, table.numpy()[::-1])  # shows that it is read, not made again
+    assert hard_negatives(FLOWERS, 4, cache=tmp_path / "tables").tolist() == table.flip(0).tolist()
+    assert hard_negatives(FLOWERS[::-1], 4, cache=tmp_path / "tables").tolist() != table.flip(0).tolist()
+    assert hard_negatives(FLOWERS, 3, cache=tmp_path / "tables").shape == (8, 3)
+
+
+@pytest.mark.parametrize(("names", "k", "message"), [([], 3, "no class names"), (["rose"], 0, "k is 0")])
+def test_a_table_of_nothing_is_refused(names, k, message):
+    with pytest.raises(ValueError, match=message):
+        hard_negatives(names, k)
+
+
+@LAW
+@given(st.integers(2, 60), st.integers(1, 12), st.integers(0, 9), st.randoms(use_true_random=False))
+def test_permuted_classes_permute_the_table(classes, k, seed, random):
+    embedding = embedded(classes, seed)
+    order = torch.tensor(random.sample(range(classes), classes))
+    permuted = nearest(embedding[order], embedding[order], k)
+    assert torch.equal(order[permuted], nearest(embedding, embedding, k)[order])
+
+
+def test_the_table_is_a_stable_sort_of_the_similarities_also_across_blocks_of_rows():
+    embedding = embedded(2600, 3)[torch.arange(2600) // 2]  # pairs of equal classes; two blocks of rows
+    similarity = F.normalize(embedding.double(), dim=-1) @ F.normalize(embedding.double(), dim=-1).T
+    similarity.fill_diagonal_(2)
+    expected = similarity.mul(1e9).round().argsort(dim=-1, descending=True, stable=True)[:, :6]
+    assert torch.equal(nearest(embedding, embedding, 6), expected)
+
+
+@LAW
+@given(
+    classes=st.integers(3, 60),
+    per_class=st.integers(1, 4),
+    b=st.integers(1, 6),
+    k=st.integers(1, 9),
+    fill=st.booleans(),
+    seed=st.integers(0, 99),
+    epoch=st.integers(0, 20),
+)
+def test_laws_of_a_batch(classes, per_class, b, k, fill, seed, epoch):
+    drawn = sampler(classes, per_class, b, k, fill, seed)
+    batches = drawn.epoch(epoch)
+    assert len(batches) == len(drawn) == max(1, classes * per_class // b)
+    assert batches == sampler(classes, per_class, b, k, fill, seed).epoch(epoch), "a function of seed and epoch"
+    labels, table = drawn.labels, drawn.table
+    for batch in batches:
+        images = np.array([image for image, _ in batch])
+        held = labels[images]
+        near = set(table[held[: drawn.b], :k].ravel().tolist()) if not fill else set()
+        if fill:
+            assert len(set(held.tolist())) == len(held) == min(b * k, classes), "distinct classes, filled up"
+        else:
+            queries = held[: drawn.b]
+            assert set(held.tolist()) == near, "the lists of the queries, no more"
+            assert len(held) == len(near) + len(queries) - len(set(queries.tolist()))
+        assert all(0 <= view < 3 for _, view in batch)
+
+
+@LAW
+@given(seed=st.integers(0, 99), k=st.integers(1, 9))
+def test_a_filled_batch_takes_the_nearest_of_all_queries_before_their_next_nearest(seed, k):
+    drawn = sampler(per_class=1, k=k, seed=seed)  # so that all queries of a batch are of different classes
+    order = nearest(*[embedded(40, 0)] * 2, 40).tolist()
+    for batch in drawn.epoch(0):
+        held = drawn.labels[[image for image, _ in batch]].tolist()
+        rank = {c: min(order[query].index(c) for query in held[:4]) for c in range(40)}
+        farthest = max(rank[c] for c in held)
+        assert {c for c in rank if rank[c] < max(k, farthest)} <= set(held)
+
+
+def test_an_epoch_takes_every_query_once_in_the_view_of_the_epoch():
+    drawn = sampler(fill=False)
+    for epoch in range(4):
+        queries = [draw for batch in drawn.epoch(epoch) for draw in batch[:4]]
+        assert sorted(queries) == [(image, epoch % 3) for image in range(200)]
+    assert drawn.epoch(0) != drawn.epoch(3)
+
+
+def test_images_of_other_classes_are_drawn_evenly_from_all_their_images_and_views():
+    drawn = sampler(fill=False)
+    others = [draw for epoch in range(60) for batch in drawn.epoch(epoch) for draw in batch[4:]]
+    images = np.bincount([image for image, _ in others], minlength=200).reshape(40, 5)
+    views = np.bincount([view for _, view in others])
+    assert (images.std(axis=1) / images.mean(axis=1)).mean() < 0.1
+    assert views.std() / views.mean() < 0.02
+
+
+def test_queries_may_be_few_of_many_images_and_classes_without_an_image_are_passed_over():
+    labels = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 1, 1])  # classes 8 to 19 have none
+    table = nearest(*[embedded(20, 0)] * 2, 20)
+    drawn = HardNegativeSampler(labels, table, b=2, k=4, views=1, seed=0, queries=[0, 1, 2, 3])
+    batches = [batch for epoch in range(50) for batch in drawn.epoch(epoch)]
+    assert {image for batch in batches for image, _ in batch[:2]} == {0, 1, 2, 3}
+    assert {image for batch in batches for image, _ in batch} == set(range(10))
+
+
+@pytest.mark.parametrize(("classes", "usable"), [(32, 7), (30, 7), (33, None)])
+def test_it_warns_where_a_batch_holds_all_classes(classes, usable, caplog):
+    with caplog.at_level(logging.WARNING):
+        sampler(classes)
+    if usable is None:
+        assert not caplog.records
+    else:
+        assert f"largest usable K is {usable}" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"b": 0}, {"k": 0}, {"views": 0}, {"per_class": 0}])
+def test_numbers_below_1_are_refused(change):
+    with pytest.raises(ValueError, match="1 or more are needed"):
+        sampler(**change)
+
+
+def test_too_narrow_a_table_is_refused_and_the_right_width_named():
+    with pytest.raises(ValueError, match=r"hard_negatives\(names, 32\)"):
+        HardNegativeSampler(torch.arange(50), torch.zeros(50, 8, dtype=torch.int64), b=4, k=8, views=1, seed=0)
+
+
+def test_the_random_control_has_the_same_queries_and_sizes_but_other_classes():
+    for fill, per_class in ((True, 1), (False, 5)):  # so that the first four of a batch are its queries
+        hard = sampler(fill=fill, per_class=per_class)
+        control = RandomCandidateSampler(hard)
+        assert len(control) == len(hard)
+        counts = np.zeros(40)
+        for epoch in range(10):
+            for ours, theirs in zip(control.epoch(epoch), hard.epoch(epoch), strict=True):
+                held, near = (hard.labels[[image for image, _ in batch]].tolist() for batch in (ours, theirs))
+                assert ours[:4] == theirs[:4]
+                assert len(ours) == len(theirs)
+                assert len(set(held)) == len(set(near))
+                counts += np.bincount(held[4:], minlength=40)
+        assert counts.std() / counts.mean() < 0.1, "any class, equally often"
+        assert control.epoch(2) == RandomCandidateSampler(sampler(fill=fill, per_class=per_class)).epoch(2)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [(500, (4, 8)), (33, (4, 8)), (24, (2, 8)), (19, (2, 8)), (5, (2, 2)), (12, (2, 5)), (3, (1, 2))],
+)
+def test_defaults_of_b_and_k_are_the_papers_and_leave_a_class_out(classes, expected):
+    assert default_b_k(classes) == expected
+    assert expected[0] * expected[1] < classes
+
+
+def test_an_epoch_reads_the_rows_of_its_queries_only():
+    table = (torch.arange(50_000)[:, None] + torch.arange(32)) % 50_000
+    drawn = HardNegativeSampler(torch.arange(100), table, b=4, k=8, views=1, seed=0)
+    expected = drawn.epoch(0)
+    drawn.table = drawn.table[:100]
+    assert drawn.epoch(0) == expected

@@ -1,0 +1,318 @@
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from maotune.contract import AbstractLearner
+from maotune.data.batches import RandomSampler, SampleBatches
+from maotune.data.draw import UnlabelledPool
+from maotune.data.sets.dataset import Sample
+from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
+from maotune.mao.stages import METHODS, InOrder, MaoSettings, Stretched, Task, plan
+
+BASE = tuple(f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("apple", "car", "bird", "house"))
+NEW = ("black cat", "white dog", "grey horse")
+VIEWS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """A picture of one colour."""
+
+    name: str
+
+    def read(self) -> Image.Image:
+        return Image.new("RGB", (2, 2))
+
+    def digest(self) -> str:
+        return self.name
+
+
+class Names(AbstractLearner):
+    """Knows a class by a vector of its name, moved by a tuned one."""
+
+    logit_scale = 20.0
+
+    def __init__(self, classes: Sequence[str], turn: float = 0.0) -> None:
+        super().__init__()
+        self.turn = torch.nn.Parameter(torch.tensor(turn))
+        self.bind(classes)
+
+    def bind(self, classes):
+        self.classes = tuple(classes)
+
+    def image_features(self, batch):
+        return batch.features
+
+    def text_features(self, only=None, image=None):
+        text = torch.stack([vector(name) for name in self.classes])
+        return (text if only is None else text[only]).roll(round(float(self.turn)), 0)
+
+    def losses(self, output, batch, classify):
+        return {"cross_entropy": classify(output.logits, batch.labels)}
+
+
+class Unsupervised(Names):
+    """Learns from no label."""
+
+    uses_labels = False
+
+
+def vector(name: str) -> torch.Tensor:
+    return torch.randn(32, generator=torch.Generator().manual_seed(sum(map(ord, name))))
+
+
+def samples(classes: Sequence[str], per_class: int, start: int = 0) -> list[Sample]:
+    return [
+        Sample(Square(f"{name}/{index}"), label)
+        for label, name in enumerate(classes)
+        for index in range(start, start + per_class)
+    ]
+
+
+def make_batches(samples, labels, sampler, *, training):
+    """A picture has the features of the class in its name; its second training view has those of the next new class."""
+    names = [sample.image.name.split("/")[0] for sample in samples]
+    shown = torch.stack([vector(name) for name in names])
+    if training and names[-1] in NEW:
+        second = [vector(NEW[(NEW.index(name) + 1) % 3] if name in NEW else name) for name in names]
+        features = torch.stack([shown, torch.stack(second)], dim=1)
+    else:
+        features = shown[:, None].expand(-1, VIEWS if training else 1, -1)
+    return lambda learner: SampleBatches(samples, labels, sampler, features=features)
+
+
+def task(**changes) -> Task:
+    hidden = samples(NEW, 10)
+    settings = {
+        "classes": BASE,
+        "shots": samples(BASE, 4),
+        "new_classes": NEW,
+        "unlabelled": UnlabelledPool(
+            tuple(Sample(sample.image, -1) for sample in hidden), tuple(sample.label for sample in hidden), "balanced"
+        ),
+        "make_batches": make_batches,
+        "foundation": lambda: Names(NEW),
+        "epochs": 6,
+        "batch_size": 8,
+        "views": VIEWS,
+        "train": samples(BASE, 9),
+    }
+    return Task(**settings | changes)
+
+
+def run(method: str, settings: MaoSettings | None = None, learner: AbstractLearner | None = None, **changes):
+    """The stages of a method and, of each, the batches of two epochs."""
+    stages = plan(method, task(**changes), settings or MaoSettings())
+    learner = learner or Names(BASE)
+    batches = []
+    for stage in stages:
+        learner.bind(stage.classes)
+        made = stage.batches(learner)
+        batches.append([batch for epoch in (0, 1) for batch in made.epoch(epoch)])
+        assert len(batches[-1]) == 2 * len(made)
+    return stages, batches
+
+
+@pytest.mark.parametrize(
+    ("method", "legs"),
+    {
+        "plain": [("plain", 6, 0.002, F.cross_entropy)],
+        "step-matched": [("plain", 6, 0.002, F.cross_entropy)],
+        "mao": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+        "base-only": [("base", 3, 0.0035, candidate_cross_entropy)],
+        "new-only": [("plain", 6, 0.002, F.cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+        "random-candidates": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+        "hard-full": [("base", 3, 0.0035, F.cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+        "new-full": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+        "true-labels": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+    }.items(),
+)
+def test_the_stages_of_every_method(method, legs):
+    stages, batches = run(method)
+    assert [(stage.name, stage.epochs, stage.lr, stage.classify) for stage in stages] == legs
+    for stage, drawn in zip(stages, batches, strict=True):
+        both = (*NEW, *BASE) if method == "new-full" else NEW
+        assert stage.classes == (both if stage.name == "new" else BASE)
+        assert stage.batch_candidates == (stage.classify is candidate_cross_entropy)
+        assert all(0 <= int(batch.labels.min()) <= int(batch.labels.max()) < len(stage.classes) for batch in drawn)
+
+
+def test_every_method_is_tested_and_explained():
+    assert set(METHODS) == {
+        "zeroshot", "plain", "step-matched", "mao",
+        "base-only", "new-only", "random-candidates", "hard-full", "new-full", "true-labels", "distill",
+    }  # fmt: skip
+    assert all(method.summary for method in METHODS.values())
+    with pytest.raises(ValueError, match="unknown method 'maoo'; there are zeroshot, plain, mao"):
+        plan("maoo", task(), MaoSettings())
+
+
+def test_batches_of_the_base_stage():
+    _, (hard, _) = run("mao")
+    _, (random, _) = run("random-candidates")
+    _, (plain,) = run("plain")
+    assert {len(batch) for batch in hard} == {10}, "b = 2 and K = 5 for 12 classes"
+    assert all(len(batch.labels.unique()) == 10 for batch in hard + random)
+    assert {len(batch) for batch in plain} == {8}
+    assert [batch.names[0] for batch in hard] == [batch.names[0] for batch in random], "the same queries"
+    assert [batch.names for batch in hard] != [batch.names for batch in random]
+    assert len({name for batch in hard for name in batch.names}) == 48
+
+
+def test_options_of_the_base_stage():
+    stages, (short, _) = run("mao", MaoSettings(b=3, k=2, fill=False, candidates="per-image", lr=0.01))
+    assert {stage.lr for stage in stages} == {0.01}
+    assert stages[0].classify is per_image_cross_entropy
+    assert len(short) == 2 * 16
+    assert {len(batch) for batch in short} <= set(range(3, 7))
+    _, (wide, _) = run("mao", MaoSettings(pool="train"))
+    used = {name for batch in wide for name in batch.names}
+    assert len(used) > 48
+    assert all(int(batch.names[0][-1]) < 4 for batch in wide), "queries are the shots"
+
+
+def test_the_step_matched_control_has_as_many_updates_as_mao():
+    mao = run("mao")
+    (control,), _ = run("step-matched")
+    updates = sum(stage.epochs * len(stage.batches(Names(stage.classes))) for stage in mao[0])
+    assert updates == 3 * 24 + 3 * 3
+    per_epoch = len(control.batches(Names(BASE)))
+    assert updates <= control.epochs * per_epoch < updates + control.epochs
+
+
+def test_a_stretched_sampler_goes_on_where_it_was():
+    inner = RandomSampler(12, 4, 5, seed=3)
+    longer = Stretched(inner, 7)
+    assert len(longer) == 7
+    assert [batch for epoch in range(3) for batch in longer.epoch(epoch)] == [
+        batch for epoch in range(7) for batch in inner.epoch(epoch)
+    ]
+
+
+def test_views_in_order():
+    assert InOrder(3, 2, 4).epoch(5) == [[(0, 0), (0, 1), (1, 0), (1, 1)], [(2, 0), (2, 1)]]
+    assert len(InOrder(3, 2, 4)) == 2
+
+
+def truth(batch) -> list[int]:
+    return [NEW.index(name.split("/")[0]) for name in batch.names]
+
+
+def test_the_new_stage_learns_the_labels_of_the_foundation_and_reports_them():
+    reports = []
+    _, (_, new) = run("mao", on_pseudo_labels=reports.append)
+    assert all(batch.labels.tolist() == truth(batch) for batch in new), "the foundation is right here"
+    (made,) = reports
+    report = made.report(task().unlabelled.true_labels)
+    assert (report["accuracy"], report["balance"]) == pytest.approx((1, 1))
+    assert report["images"] == 30
+
+
+def test_the_labels_of_the_tuned_prompts_are_those_of_the_learner_as_the_base_stage_left_it():
+    learner = Names(BASE, turn=1.0)
+    _, (_, new) = run("mao", MaoSettings(labeler="tuned"), learner)
+    assert all(batch.labels.tolist() == [(label + 1) % 3 for label in truth(batch)] for batch in new)
+    _, (_, new) = run("mao", learner=learner)
+    assert all(batch.labels.tolist() == truth(batch) for batch in new), "the foundation's do not depend on it"
+
+
+def test_labels_for_each_view():
+    reports = []
+    _, (_, new) = run("mao", MaoSettings(label_views="each"), on_pseudo_labels=reports.append)
+    first, second = new[:3], new[3:]
+    assert all(batch.labels.tolist() == truth(batch) for batch in first)
+    assert all(batch.labels.tolist() == [(label + 1) % 3 for label in truth(batch)] for batch in second)
+    assert reports[0].report(task().unlabelled.true_labels)["accuracy"] == 0.5
+
+
+def test_only_the_most_confident_images_of_each_class():
+    _, (_, new) = run("mao", MaoSettings(top_per_class=4))
+    used = [name for batch in new[: len(new) // 2] for name in batch.names]
+    assert len(used) == len(set(used)) == 8, "of 12, in full batches of 8"
+    assert len(run("step-matched", MaoSettings(top_per_class=4))[1][0]) == 2 * 13, "(3 x 24 + 3 x 1) / 6"
+
+
+def test_the_ablation_of_the_new_stage_differs_in_its_candidates_alone():
+    _, (_, new) = run("mao")
+    stages, (_, full) = run("new-full")
+    assert [batch.names for batch in full] == [batch.names for batch in new]
+    for batch in full:
+        assert [stages[1].classes[label] for label in batch.labels] == [name.split("/")[0] for name in batch.names]
+    shared = tuple(samples(NEW, 3)), (0,) * 9
+    (_, one), _ = run("new-full", new_classes=(*NEW, *BASE), unlabelled=UnlabelledPool(*shared, "natural"))
+    assert one.classes == (*NEW, *BASE), "no class is its own rival, where base classes are among the new ones"
+
+
+def test_distillation_shows_all_images_once_an_epoch_and_no_label():
+    (stage,), (drawn,) = run("distill", learner=Unsupervised(BASE), batch_size=6)
+    assert (stage.name, stage.epochs, stage.lr, stage.classes) == ("distill", 6, 0.002, (*BASE, *NEW))
+    assert not stage.batch_candidates
+    first = [name for batch in drawn[: len(drawn) // 2] for name in batch.names]
+    assert sorted(first) == sorted(sample.image.name for sample in [*samples(BASE, 4), *samples(NEW, 10)])
+    assert {int(label) for batch in drawn for label in batch.labels} == {0}, "hidden"
+    (alone,), (few,) = run("distill", learner=Unsupervised(BASE), unlabelled=None, new_classes=(), new_stage=False)
+    assert alone.classes == BASE
+    assert len({name for batch in few for name in batch.names}) == 48
+    with pytest.raises(ValueError, match="Names learns from labels"):
+        run("distill")
+
+
+def test_where_the_protocol_has_no_new_stage_mao_is_its_base_stage():
+    bare = {"new_classes": (), "unlabelled": None, "new_stage": False}
+    for method in ("mao", "random-candidates", "hard-full"):
+        (stage,), _ = run(method, **bare)
+        assert (stage.name, stage.epochs, stage.lr) == ("base", 6, 0.0035)
+    (control,), _ = run("step-matched", **bare)
+    assert len(control.batches(Names(BASE))) == 24, "as many updates as the base stage"
+    for method in ("new-only", "new-full", "true-labels"):
+        with pytest.raises(ValueError, match="tunes on all classes"):
+            run(method, **bare)
+
+
+def test_true_labels_leave_out_what_belongs_to_no_class():
+    pool = UnlabelledPool(tuple(samples(NEW, 10)), (2,) * 20 + (-1,) * 10, "natural+off-class")
+    _, (_, new) = run("true-labels", unlabelled=pool)
+    assert {label for batch in new for label in batch.labels.tolist()} == {2}
+    assert not any(name.startswith("grey") for batch in new for name in batch.names)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("mao", {"unlabelled": None}, "unlabelled images"),
+        ("mao", {"new_classes": ()}, "0 classes"),
+        ("new-only", {"unlabelled": UnlabelledPool((), (), "natural")}, "0 images"),
+        ("mao", {"epochs": 1}, "1 epoch cannot be split"),
+        (
+            "true-labels",
+            {"unlabelled": UnlabelledPool(tuple(samples(NEW, 1)), (-1, -1, -1), "natural")},
+            "none is known",
+        ),
+    ],
+)
+def test_what_a_method_needs_is_asked_for_before_anything_is_computed(method, changes, message):
+    with pytest.raises(ValueError, match=message):
+        plan(method, task(**changes), MaoSettings())
+
+
+def test_without_new_classes_the_base_stage_has_all_epochs():
+    (stage,) = plan("base-only", task(new_classes=(), unlabelled=None), MaoSettings())
+    assert stage.epochs == 6
+    base, new = plan("mao", task(epochs=5), MaoSettings())
+    assert (base.epochs, new.epochs) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"b": 0}, "b is 0"), ({"lr": 0}, "lr is 0"), ({"labeler": "oracle"}, "foundation"), ({"bb": 4}, "bb")],
+)
+def test_settings_are_checked(given, message):
+    with pytest.raises(ValidationError, match=message):
+        TypeAdapter(MaoSettings).validate_python(given)
+    described = TypeAdapter(MaoSettings).json_schema()["properties"]
+    assert all(field.get("description") for field in described.values()), "the help of the command line"
