@@ -10,20 +10,22 @@ import maotune
 ROOT = Path(maotune.__file__).parent
 ALLOWED = {
     "contract": set(),
-    "clip": set(),
-    "data": {"contract", "clip"},
+    "files": set(),
+    "clip": {"files"},
+    "data": {"contract", "files", "clip"},
     "learners": {"contract", "clip"},
-    "mao": {"contract", "clip", "data"},
-    "train": {"contract"},
+    "train": {"contract", "files"},
+    "mao": {"contract", "files", "clip", "data"},
     "protocols": {"data", "train"},
-    "recipe": {"contract", "clip", "data", "learners", "mao", "train", "protocols", "api", "runs", "experiments"},
-    "runs": {"contract", "clip", "data", "learners", "mao", "train", "protocols", "recipe"},
-    "experiments": {"data", "mao", "recipe"},
-    "sweep": {"recipe", "api", "train", "mao", "runs"},
-    "report": {"protocols", "train", "data", "mao", "recipe", "sweep", "runs", "experiments"},
-    "api": {"contract", "clip", "data", "learners", "mao", "train", "recipe", "protocols", "runs"},
-    "cli": {"recipe", "protocols", "report", "api", "train", "data", "mao", "sweep", "runs", "experiments"},
+    "recipe": {"contract", "data", "learners", "train", "mao", "protocols"},
+    "runs": {"contract", "files", "clip", "data", "learners", "train", "mao", "protocols", "recipe"},
+    "experiments": {"files", "data", "mao", "protocols", "recipe", "runs"},
+    "sweep": {"files", "train", "mao", "recipe", "runs"},
+    "report": {"files", "data", "train", "mao", "protocols", "recipe", "runs", "experiments", "sweep"},
+    "api": {"clip", "recipe", "runs"},
+    "cli": {"files", "data", "train", "mao", "protocols", "recipe", "runs", "experiments", "sweep", "report", "api"},
     "__init__": {"api", "clip"},
+    "__main__": {"cli"},
 }
 
 

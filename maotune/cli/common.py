@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from maotune.runs.tune import Listener
+    from maotune.runs.events import Callback
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,11 +37,11 @@ def each(key: str, values: str | None) -> list[dict[str, str]]:
 
 
 @contextmanager
-def progress() -> "Iterator[Listener]":
+def progress() -> "Iterator[Callback]":
     """Progress bars on stderr for what a run tells of itself."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from maotune.runs import tune as told
+    from maotune.runs import events as told
     from maotune.train import history
 
     columns = (
@@ -63,7 +63,7 @@ def progress() -> "Iterator[Listener]":
         def listen(event: Any) -> None:
             if isinstance(event, told.Progress):
                 bars.update(bar(event.what, event.total), completed=event.done, total=event.total)
-            elif isinstance(event, told.Plan):
+            elif isinstance(event, told.RunPlan):
                 bars.console.print(str(event), markup=False, highlight=False, soft_wrap=True)
             elif isinstance(event, history.StageStarted):
                 batches[event.stage] = event.batches

@@ -59,7 +59,7 @@ def check(
 
     datasets = [load_dataset(source, root) for source in sources]
     with progress() as listen:
-        from maotune.runs.tune import Progress
+        from maotune.runs.events import Progress
 
         found = scan(
             [sample for one in datasets for sample in (*one.train, *one.val, *one.test, *one.unlabelled)],
@@ -126,12 +126,12 @@ def prepare(
     from maotune.data.sets.coop import SETS
     from maotune.data.sets.originals import ORIGINALS
     from maotune.data.sets.prepare import prepare as make
-    from maotune.recipe import choose
+    from maotune.recipe.schema import choose
 
     done = []
     for name in [choose("data set", name, SETS) for name in names or SETS]:
         with progress() as listen:
-            from maotune.runs.tune import Progress
+            from maotune.runs.events import Progress
 
             done.append(make(name, root, archives, lambda at, total: listen(Progress("unpacking", at, total))))
     if as_json:
@@ -165,7 +165,7 @@ def export(
     from maotune.data.sets.catalog import load_dataset
 
     with progress() as listen:
-        from maotune.runs.tune import Progress
+        from maotune.runs.events import Progress
 
         count = write(load_dataset(source, root), folder, lambda done, total: listen(Progress("images", done, total)))
     if as_json:

@@ -19,7 +19,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Did MAO help? Tables beside the published numbers, figures, classes: on the terminal, and one page to keep."""
-    from maotune.recipe import choose
+    from maotune.recipe.schema import choose
     from maotune.report.build import build, comparisons
     from maotune.report.study import read_studies
     from maotune.report.text import terminal

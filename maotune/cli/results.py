@@ -13,7 +13,7 @@ from maotune.cli.common import err, out, print_json
 if TYPE_CHECKING:
     from maotune.experiments.first_batches import Picture
     from maotune.recipe import Recipe
-    from maotune.runs.tune import Result
+    from maotune.runs.result import Result
 
 
 def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:

@@ -18,7 +18,7 @@ from maotune.cli.common import err, out
 
 if TYPE_CHECKING:
     from maotune.report.summary import Row
-    from maotune.runs.tune import Result
+    from maotune.runs.result import Result
     from maotune.sweep.engine import Course
     from maotune.sweep.manifest import Trial
     from maotune.sweep.status import State, TrialState
@@ -46,7 +46,7 @@ def scores_of(result: "Result") -> str:
 
 def time_left(states: "Sequence[TrialState]", jobs: int | None = None) -> str:
     """As people say it; empty where it cannot be said or all is done."""
-    from maotune.runs.estimate import duration
+    from maotune.runs.events import duration
     from maotune.sweep.status import seconds_left
 
     left = seconds_left(states, jobs)
@@ -117,7 +117,7 @@ def overview(states: "Sequence[TrialState]", jobs: int | None = None) -> Rendera
 
 def _running(states: "Sequence[TrialState]") -> Table:
     """Which trial runs where, and how far it is."""
-    from maotune.runs.estimate import duration
+    from maotune.runs.events import duration
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(overflow="ellipsis", no_wrap=True)
@@ -207,7 +207,7 @@ def show_plan(
     trials: "Sequence[Trial]", folder: Path, suite: Mapping[str, Any], said: Mapping[str, Any], jobs: int | None
 ) -> None:
     """What a sweep would run: how many trials of what, with which settings, and how long it may take."""
-    from maotune.runs.estimate import duration
+    from maotune.runs.events import duration
     from maotune.sweep.manifest import MANIFEST, Sweep
     from maotune.sweep.status import Watch, counts, seconds_left
 

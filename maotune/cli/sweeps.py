@@ -24,7 +24,7 @@ from maotune.cli.sweep_view import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from maotune.runs.tune import Result
+    from maotune.runs.result import Result
     from maotune.sweep.engine import Engine
     from maotune.sweep.manifest import Trial
 
@@ -80,7 +80,10 @@ def run(
     Killed or stopped at any time, the same command goes on where it was; what is finished is not run again.
     """
     from maotune.experiments.catalog import EXPERIMENTS, plan_runs
-    from maotune.recipe import SHORT, RecipeError, choose, find_suite, parse_override
+    from maotune.recipe import RecipeError
+    from maotune.recipe.load import SHORT, parse_override
+    from maotune.recipe.schema import choose
+    from maotune.recipe.suites import find_suite
     from maotune.sweep.engine import drive
     from maotune.sweep.inference import measure
     from maotune.sweep.manifest import Sweep, Trial
@@ -204,7 +207,7 @@ def _has(recipe: Any, key: str, value: Any) -> bool:
 
 
 def _asked(pairs: "Sequence[str]") -> dict[str, Any]:
-    from maotune.recipe import parse_override
+    from maotune.recipe.load import parse_override
 
     return dict(map(parse_override, pairs))
 

@@ -44,9 +44,11 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Tune prompts and score them: one run for each learner, method and seed, and a table at the end."""
-    from maotune.api import tune_recipe
-    from maotune.recipe import RecipeError, build_clip, load_recipe, parse_override
-    from maotune.runs.tune import Result
+    from maotune.recipe import RecipeError, load_recipe
+    from maotune.recipe.load import parse_override
+    from maotune.runs.build import build_clip
+    from maotune.runs.result import Result
+    from maotune.runs.tune import tune_recipe
     from maotune.train.session import CHECKPOINT, CheckpointError
 
     if mao and method:
@@ -88,5 +90,5 @@ def train(
         model = model or build_clip(one.clip)
         err.print(f"{title} -> {where}", markup=False, soft_wrap=True)
         with progress() as listen:
-            results.append(tune_recipe(one, where, resume=resume, clip=model, listen=listen).result)
+            results.append(tune_recipe(one, where, resume=resume, clip=model, callback=listen).result)
     show_results(results, as_json, folders)

@@ -27,7 +27,10 @@ def zeroshot(
     as_json: AsJson = False,
 ) -> None:
     """Score zero-shot CLIP: on all classes of a data set, on its base half and on its new half."""
-    from maotune.recipe import build_clip, choose, find_suite, load_recipe
+    from maotune.recipe import load_recipe
+    from maotune.recipe.schema import choose
+    from maotune.recipe.suites import find_suite
+    from maotune.runs.build import build_clip
     from maotune.runs.zeroshot import score_zeroshot
 
     choose("split", split, ("train", "val", "test"))
@@ -85,7 +88,7 @@ def evaluate(
         return
     source = data or loaded.recipe.data.source
     with progress() as listen:
-        accuracy = loaded.evaluate(source, root=root, classes=classes, prompts=prompts, split=split, listen=listen)
+        accuracy = loaded.evaluate(source, root=root, classes=classes, prompts=prompts, split=split, callback=listen)
     if as_json:
         print_json({"run": str(run), "data": source, "split": split, "prompts": prompts, "accuracy": accuracy})
     else:
@@ -112,7 +115,7 @@ def predict(
         names = [*read_class_names(Path(classes)).values()] if Path(classes).is_file() else given
     loaded = _load(run, clip)
     with progress() as listen:
-        found = loaded.predict(images, names, top_k=top_k, prompts=prompts, strict=strict, listen=listen)
+        found = loaded.predict(images, names, top_k=top_k, prompts=prompts, strict=strict, callback=listen)
     if as_json:
         print_json(
             {
@@ -145,10 +148,12 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what there is to choose from."""
-    from maotune.recipe import choose, listings
+    from maotune.experiments.catalog import list_experiments
+    from maotune.recipe.describe import listings
+    from maotune.recipe.schema import choose
 
-    of = listings()
-    entries = of[choose("list", what, of)]()
+    lists = {**listings(), "experiments": list_experiments}
+    entries = lists[choose("list", what, lists)]()
     if as_json:
         print_json(entries)
         return

@@ -9,7 +9,8 @@ from maotune.experiments.example_batches import cases
 from maotune.experiments.first_batches import Picture
 from maotune.experiments.name_distances import density
 from maotune.mao.stages import ZEROSHOT
-from maotune.recipe import PROTOCOLS, Recipe, load_recipe
+from maotune.protocols import PROTOCOLS
+from maotune.recipe import Recipe, load_recipe
 
 
 class Times(NamedTuple):
@@ -167,6 +168,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
 }
 """By the name that ``maotune run`` knows."""
+
+
+def list_experiments() -> dict[str, str]:
+    """Return a line on each experiment, by name."""
+    return {name: f"{experiment.counterpart}: {experiment.summary}" for name, experiment in EXPERIMENTS.items()}
 
 
 def plan_runs(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from maotune.data.batches import RandomSampler, Sampler
 from maotune.data.sets.dataset import Sample
 from maotune.mao.stages import hard_draws
-from maotune.recipe import Recipe, build_splits
+from maotune.recipe import Recipe
+from maotune.runs.build import build_splits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,7 +1,7 @@
 """Ours beside published numbers."""
 
 from maotune.mao.stages import ZEROSHOT
-from maotune.recipe import SUITES
+from maotune.recipe.suites import SUITES
 from maotune.report.document import Cell, Group, Line, Table
 from maotune.report.published import Comparison, Published, compare, find
 from maotune.report.study import Study

@@ -15,11 +15,11 @@ from maotune.data.feature_bank import default_folder
 from maotune.data.sets.dataset import UnreadableImage
 from maotune.mao.sampler import default_b_k, hard_negatives, table_width
 from maotune.mao.stages import ZEROSHOT
-from maotune.protocols.splits import Splits
-from maotune.recipe import build_splits
+from maotune.protocols.protocol import Splits
 from maotune.report.document import Cell, Gallery, Group, Line, Picture, Section, Table
 from maotune.report.study import Run, Study, short_names
 from maotune.report.verdict import signed
+from maotune.runs.build import build_splits
 from maotune.runs.predictions import Scoring
 
 PICTURES = 40

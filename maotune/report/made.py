@@ -5,7 +5,7 @@ from typing import Any
 
 from maotune.report.document import Cell, Group, Line, Section, Table
 from maotune.report.study import Run, Study, flat, short_names
-from maotune.runs.estimate import duration
+from maotune.runs.events import duration
 
 NAMED = frozenset({"data.source", "learner.name", "method", "seed"})
 """Settings that the rows and columns of the tables say."""

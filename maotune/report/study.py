@@ -8,7 +8,7 @@ from typing import Any
 
 from maotune.mao.stages import ZEROSHOT
 from maotune.report.summary import Row, Series, measure_of, series, summarise, widest
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.trial import ERROR
 

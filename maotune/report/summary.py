@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from maotune.mao.stages import ZEROSHOT
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 from maotune.train.evaluate import harmonic_mean
 
 MEASURES = {

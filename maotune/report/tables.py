@@ -10,7 +10,7 @@ from maotune.report.study import Study, short_names
 from maotune.report.summary import MEASURES, Series, Spread
 from maotune.report.verdict import signed
 from maotune.runs.inference import Inference
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 
 HEADINGS = {"base": "Base", "new": "New", "h": "H", "average": "Average", "all": "All", "test": "Test", "val": "Val"}
 NOTHING = "–"

@@ -1,13 +1,13 @@
 """What every set of prompts took every scored image for, kept beside a result: what accuracies are made of."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from maotune.mao.pseudo_labels import PseudoLabels
-from maotune.protocols.splits import Splits
+from maotune.protocols.protocol import Splits
 from maotune.train.session import write_whole
 from maotune.train.evaluate import Evaluation
 
@@ -31,7 +31,7 @@ class Scoring:
 
     @classmethod
     def of(
-        cls, splits: Splits, evaluations: dict[str, dict[str, Evaluation]], pseudo_labels: PseudoLabels | None
+        cls, splits: Splits, evaluations: Mapping[str, Mapping[str, Evaluation]], pseudo_labels: PseudoLabels | None
     ) -> "Scoring":
         """From evaluations by prompts, then by test."""
         return cls(

@@ -12,7 +12,7 @@ import torch
 
 import maotune
 from maotune.clip import FrozenCLIP
-from maotune.protocols.splits import Splits
+from maotune.protocols.protocol import Splits
 
 
 def environment(clip: FrozenCLIP, splits: Splits) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from maotune.data.sets.dataset import Dataset, Sample
 from maotune.data.sets.icons import IconImage
 from maotune.data.images.decode import Scan, Skipped, scan
-from maotune.protocols.splits import Splits
+from maotune.protocols.protocol import Splits
 
 
 def draw_readable(

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from maotune.clip import FrozenCLIP
 from maotune.data.draw import base_new
 from maotune.learners.zeroshot import ZeroShot
-from maotune.runs.tune import Bench, Listener
-from maotune.protocols.splits import Test
-from maotune.recipe import Recipe, load_readable, templates_of
+from maotune.protocols.protocol import Test
+from maotune.recipe.schema import Recipe
+from maotune.runs.build import load_readable, templates_of
+from maotune.runs.events import Callback
+from maotune.runs.pipeline import Pipeline
 from maotune.train.evaluate import harmonic_mean
 
 
@@ -29,7 +31,7 @@ class ZeroShotScores:
 
 
 def score_zeroshot(
-    recipe: Recipe, clip: FrozenCLIP, split: str, listen: Listener = lambda event: None
+    recipe: Recipe, clip: FrozenCLIP, split: str, callback: Callback = lambda event: None
 ) -> ZeroShotScores:
     """Score one data set (``recipe.data``) without tuning anything; unreadable images are left out.
 
@@ -41,7 +43,7 @@ def score_zeroshot(
     for part in (dataset, base, new):
         if not getattr(part, split):
             raise ValueError(f"{part.name} has no {split} image to score")
-    bench = Bench(clip, recipe, listen)
+    pipeline = Pipeline(clip, recipe, callback)
     learner = ZeroShot(clip, dataset.classes, templates=templates_of(recipe, dataset.templates))
-    scores = [bench.score(learner, Test(part.classes, getattr(part, split))).accuracy for part in (dataset, base, new)]
+    scores = [pipeline.score(learner, Test(part.classes, getattr(part, split))).accuracy for part in (dataset, base, new)]
     return ZeroShotScores(dataset.name, len(dataset.classes), len(getattr(dataset, split)), *scores)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from maotune.runs.tune import RESULT
+from maotune.runs.result import RESULT
 from maotune.sweep.lock import is_held
 from maotune.sweep.trial import LOCK, LOG, Ending, give_up, reason_of, saved
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from maotune.api import Run, load
-from maotune.recipe import ClipSettings, build_splits
+from maotune.recipe.schema import ClipSettings
+from maotune.runs.build import build_splits
 from maotune.runs.inference import Inference, measure_inference
+from maotune.runs.tuned import Run, load_run
 from maotune.sweep.manifest import Trial
 
 
@@ -15,7 +16,7 @@ def measure(trials: Iterable[Trial]) -> None:
         if Inference.find(trial.folder) is not None:
             continue
         before = loaded.get(trial.recipe.clip)
-        run = loaded[trial.recipe.clip] = load(trial.folder, clip=before.clip if before else None)
+        run = loaded[trial.recipe.clip] = load_run(trial.folder, clip=before.clip if before else None)
         splits, _ = build_splits(run.recipe)
         test = [*splits.tests.values()][-1]
         measure_inference(run.clip, run.learner(test.classes), test.samples).save(trial.folder)

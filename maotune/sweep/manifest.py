@@ -8,7 +8,7 @@ from typing import Any
 
 from maotune.recipe import Recipe
 from maotune.runs.predictions import Scoring
-from maotune.runs.tune import RESULT, Result
+from maotune.runs.result import RESULT, Result
 from maotune.sweep.lock import Held, hold
 from maotune.train.session import CheckpointError, write_whole
 

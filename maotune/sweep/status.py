@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from maotune.mao.stages import ZEROSHOT
 from maotune.recipe import Recipe
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 from maotune.sweep.lock import is_held
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.trial import LOCK, PROGRESS, reason_of

@@ -13,9 +13,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maotune.api import tune_recipe
 from maotune.recipe import Recipe
-from maotune.runs.tune import RESULT, Listener, Progress
+from maotune.runs.events import Callback, Progress
+from maotune.runs.result import RESULT
+from maotune.runs.tune import tune_recipe
 from maotune.sweep.lock import Held, hold
 from maotune.sweep.manifest import RECIPE
 from maotune.train.history import StageStarted, StepDone
@@ -98,7 +99,7 @@ def run_trial(folder: Path) -> None:
         (folder / ERROR).unlink(missing_ok=True)
         try:
             recipe = Recipe.model_validate(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
-            tune_recipe(recipe, folder, resume=True, listen=_reporter(folder), estimates=False)
+            tune_recipe(recipe, folder, resume=True, callback=_reporter(folder), estimates=False)
         except Exception:
             (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
             raise
@@ -147,7 +148,7 @@ def logged(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def _reporter(folder: Path, every: float = 1.0) -> Listener:
+def _reporter(folder: Path, every: float = 1.0) -> Callback:
     """Writes how far the trial is, at the beginning of each part and then every so many seconds."""
     state: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
     batches: dict[str, int] = {}

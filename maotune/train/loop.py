@@ -90,6 +90,7 @@ def fit(
     seed: int = 1,
     scale_loss: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    deciding: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> History:
     """Tune the prompts of ``learner``, one stage after the other, each with a fresh optimizer and schedule.
@@ -108,6 +109,7 @@ def fit(
         scale_loss: scale the loss so that small gradients survive; needed where the frozen weights are fp16.
         metadata: what the run is (recipe, learner, CLIP), as JSON can hold it: saved with prompts and checkpoints, and
             the same when a run is resumed.
+        deciding: what of the metadata decides the result, and so must be the same when a run is resumed; default: all.
         on_event: called with each event; a progress bar, for instance.
 
     Raises:
@@ -118,7 +120,9 @@ def fit(
     device = device_of(learner)
     identity = {"learner": type(learner).__name__, **asdict(settings), "seed": seed, "scale_loss": scale_loss}
     del identity["checkpoint_seconds"]  # decides nothing about the result
-    run = Run(folder, stages, identity, metadata or {}, resume=resume, every=settings.checkpoint_seconds)
+    run = Run(
+        folder, stages, identity, metadata or {}, resume=resume, every=settings.checkpoint_seconds, deciding=deciding
+    )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

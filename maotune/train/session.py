@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,19 @@ def _under(prefix: str, entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in entries.items() if name.startswith(prefix)}
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of the run that wrote the checkpoint ``path``.
+
+    Raises:
+        CheckpointError: no checkpoint, or a damaged one.
+    """
+    _, texts = _read(path)
+    if "identity" not in texts:
+        raise CheckpointError(f"{path} is no checkpoint written by maotune")
+    metadata: dict[str, Any] = json.loads(texts["identity"])["metadata"]
+    return metadata
+
+
 class Run:
     """Where a run stands, in memory and (if it has a folder) on disk.
 
@@ -142,6 +155,7 @@ class Run:
         metadata: what the run is (recipe, CLIP): goes into the prompt files, and is part of the identity.
         resume: go on from the folder's checkpoint where there is one.
         every: seconds between checkpoints within an epoch.
+        deciding: what of the metadata decides the result; applied to a checkpoint's before they are compared.
 
     Raises:
         CheckpointError: the folder holds another run, or a run and ``resume`` is off, or its files are damaged.
@@ -157,9 +171,10 @@ class Run:
         *,
         resume: bool,
         every: float,
+        deciding: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
         _check_names([stage.name for stage in stages])
-        self.folder, self.metadata, self.every = folder, metadata, every
+        self.folder, self.metadata, self.every, self.deciding = folder, metadata, every, deciding
         self.history = History()
         self._saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         described = [
@@ -220,7 +235,10 @@ class Run:
         tensors, texts = _read(path)
         if not {"identity", "state"} <= texts.keys():
             raise CheckpointError(f"{path} is no checkpoint written by maotune")
-        was, now = json.loads(texts["identity"]), json.loads(self._identity)
+        was, now = (
+            {**identity, "metadata": self.deciding(identity["metadata"])}
+            for identity in (json.loads(texts["identity"]), json.loads(self._identity))
+        )
         if differences := list(_differences(was, now)):
             raise CheckpointError(
                 f"{self.folder} holds another run, which cannot be continued as this one: {'; '.join(differences)}. "

@@ -9,7 +9,7 @@ import pytest
 from maotune.data.sets.dataset import Sample
 from maotune.data.sets.icons import load
 from maotune.experiments.catalog import EXPERIMENTS, plan_runs
-from maotune.recipe import SUITES
+from maotune.recipe.suites import SUITES
 from maotune.sweep.manifest import Sweep
 from tests.cli.conftest import Maotune
 

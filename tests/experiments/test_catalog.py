@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from maotune.api import tune_recipe
 from maotune.experiments.catalog import EXPERIMENTS, Experiment, Planned, Rows, Times, plan_runs
 from maotune.learners import LEARNERS
 from maotune.mao.stages import METHODS
-from maotune.recipe import SUITES, RecipeError, find_suite
+from maotune.recipe import RecipeError
+from maotune.recipe.suites import SUITES, find_suite
+from maotune.runs.tune import tune_recipe
 from tests.toys import paint_photos, toy_clip
 
 PAPER = {"Table 1", "Table 2", "Table 3", "Tables 4 and 8", "Table 5", "Table 7", *(f"Figure {n}" for n in range(3, 7))}

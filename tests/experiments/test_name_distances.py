@@ -19,8 +19,10 @@ from maotune.experiments.name_distances import Density, density, draw_density, m
 from maotune.learners.coop import CoOp
 from maotune.mao.sampler import class_embeddings
 from maotune.mao.stages import plan
-from maotune.recipe import Recipe, build_splits, load_recipe
-from maotune.runs.tune import Bench, task
+from maotune.recipe import Recipe, load_recipe
+from maotune.runs.build import build_splits
+from maotune.runs.pipeline import Pipeline
+from maotune.runs.tune import mao_task
 from tests.toys import paint_photos, toy_clip
 
 Drawn = list[list[Sample]]
@@ -51,8 +53,8 @@ def test_the_draws_are_those_of_a_run(changed: dict[str, Any]) -> None:
         return bench.make_batches(samples, labels, sampler, training=training)
 
     splits, _ = build_splits(given)
-    bench = Bench(toy_clip(), given, keep=False)
-    of_run = replace(task(given, bench, splits, lambda made: None), make_batches=record)
+    bench = Pipeline(toy_clip(), given, keep=False)
+    of_run = replace(mao_task(given, bench, splits, lambda made: None), make_batches=record)
     for name, method in (("random", "plain"), ("hard", "mao")):
         stage = plan(method, of_run, given.mao)[0]
         if name == "hard":

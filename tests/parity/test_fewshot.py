@@ -15,7 +15,8 @@ from maotune.data.sets import coop
 from maotune.data.sets.catalog import load_dataset
 from maotune.data.sets.dataset import Sample
 from maotune.data.sets.readers import read_split_json
-from maotune.recipe import build_splits, load_recipe
+from maotune.recipe import load_recipe
+from maotune.runs.build import build_splits
 from tests.golden import GOLDEN
 
 RECORDED: dict[str, Any] = json.loads((GOLDEN / "fewshot_splits_seed1.json").read_text())

@@ -10,7 +10,7 @@ from maotune.data.images.views import TestView
 from maotune.data.sets import coop
 from maotune.learners.zeroshot import ZeroShot
 from maotune.recipe import load_recipe
-from maotune.runs.tune import run
+from maotune.runs.tune import tune_and_score
 from tests.toys import COLOURS, paint, paint_photos, toy_clip
 
 
@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_zero_shot_clip_has_the_texts_of_each_target(root: Path) -> None:
     clip = maotune.load_clip("iconclip", device="cpu")  # one that tells texts apart
     given = {"data.source": "eurosat", "data.targets": ["dtd"], "data.root": str(root), "data.bank": False}
-    outcome = run(load_recipe(None, {**given, "protocol": "cross-dataset", "method": "zeroshot"}), clip=clip)
+    outcome = tune_and_score(load_recipe(None, {**given, "protocol": "cross-dataset", "method": "zeroshot"}), clip=clip)
     target = coop.load("dtd", root)
     assert outcome.scoring.labels["dtd"] == [sample.label for sample in target.test]
 

@@ -10,11 +10,9 @@ from PIL import Image
 
 from maotune.data.draw import few_shot as drawn_by_coop
 from maotune.data.sets.dataset import Dataset, Sample
-from maotune.protocols.adapt import adapt, by_validation
-from maotune.protocols.base_to_new import base_to_new, by_halves, with_h
-from maotune.protocols.cross_dataset import cross_dataset
-from maotune.protocols.few_shot import few_shot
-from maotune.protocols.splits import Split
+from maotune.protocols import PROTOCOLS
+from maotune.protocols.protocol import Split
+from tests.protocols.draws import adapt, base_to_new, cross_dataset, few_shot
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ def test_adapt_tunes_on_no_image_that_is_scored(caplog: pytest.LogCaptureFixture
     assert splits.unlabelled is not None
     tuned = contents([*splits.shots, *splits.train, *splits.unlabelled.samples])
     assert tuned == contents(toy.train) | {heap[2].image.digest()}
-    assert "1 labelled training images are left out" in caplog.text
-    assert "2 unlabelled images are left out" in caplog.text
+    assert "1 labelled training images are skipped" in caplog.text
+    assert "2 unlabelled images are skipped" in caplog.text
 
 
 def test_adapt_without_a_heap_has_no_new_stage_to_offer() -> None:
@@ -134,20 +132,32 @@ def test_adapt_never_chooses_prompts_below_zeroshot_on_validation(
     tests = {
         name: {"val": val, "test": 100 - val} for name, val in {"base": base, "new": new, "zeroshot": zeroshot}.items()
     }
-    assert by_validation(tests) == {"val": chosen, "test": chosen}, "test has no say"
+    assert PROTOCOLS["adapt"].choose(tests) == {"val": chosen, "test": chosen}, "test has no say"
 
 
 def test_without_validation_images_the_last_prompts_are_used_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    assert by_validation({"base": {"test": 60.0}, "new": {"test": 50.0}, "zeroshot": {"test": 70.0}}) == {"test": "new"}
+    assert PROTOCOLS["adapt"].choose({"base": {"test": 60.0}, "new": {"test": 50.0}, "zeroshot": {"test": 70.0}}) == {
+        "test": "new"
+    }
     assert "no validation images" in caplog.text
 
 
 def test_base_classes_are_scored_with_the_base_stage_and_new_ones_with_the_new_stage() -> None:
     zeroshot = {"base": 1.0, "new": 1.0}
-    assert by_halves({"base": zeroshot, "new": zeroshot, "zeroshot": zeroshot}) == {"base": "base", "new": "new"}
-    assert by_halves({"plain": zeroshot, "zeroshot": zeroshot}) == {"base": "plain", "new": "plain"}
-    assert by_halves({"zeroshot": zeroshot}) == {"base": "zeroshot", "new": "zeroshot"}
-    assert with_h({"base": 80.0, "new": 40.0}) == {"base": 80.0, "new": 40.0, "h": pytest.approx(2 * 80 * 40 / 120)}
+    assert PROTOCOLS["base-to-new"].choose({"base": zeroshot, "new": zeroshot, "zeroshot": zeroshot}) == {
+        "base": "base",
+        "new": "new",
+    }
+    assert PROTOCOLS["base-to-new"].choose({"plain": zeroshot, "zeroshot": zeroshot}) == {
+        "base": "plain",
+        "new": "plain",
+    }
+    assert PROTOCOLS["base-to-new"].choose({"zeroshot": zeroshot}) == {"base": "zeroshot", "new": "zeroshot"}
+    assert PROTOCOLS["base-to-new"].means(base_to_new(dataset(), 2, 1, "balanced"), {"base": 80.0, "new": 40.0}) == {
+        "base": 80.0,
+        "new": 40.0,
+        "h": pytest.approx(2 * 80 * 40 / 120),
+    }
 
 
 @pytest.mark.parametrize("each", [1, 4, 9])
@@ -174,8 +184,8 @@ def test_few_shot_tunes_and_scores_all_classes(split: Split) -> None:
     assert test.classes == dataset().classes
     assert contents(test.samples).isdisjoint(contents([*splits.shots, *splits.train]))
     assert len(test.samples) == {"test": 15, "val": 25, "held-out": 20}[split]
-    assert splits.choose({"base": {"all": 1.0}, "zeroshot": {"all": 9.0}}) == {"all": "base"}
-    assert splits.choose({"zeroshot": {"all": 9.0}}) == {"all": "zeroshot"}
+    assert PROTOCOLS["few-shot"].choose({"base": {"all": 1.0}, "zeroshot": {"all": 9.0}}) == {"all": "base"}
+    assert PROTOCOLS["few-shot"].choose({"zeroshot": {"all": 9.0}}) == {"all": "zeroshot"}
 
 
 def named(name: str, classes: Sequence[str], **changes: Any) -> Dataset:
@@ -203,14 +213,18 @@ def test_cross_dataset_tunes_on_the_source_alone_and_scores_every_set_among_its_
         assert contents(test.samples) == contents(left[split])
         assert contents(test.samples).isdisjoint(contents([*splits.shots, *splits.train]))
     scores = {name: float(number) for number, name in enumerate(splits.tests)}
-    assert splits.choose({"plain": scores, "zeroshot": scores}) == dict.fromkeys(scores, "plain")
+    assert PROTOCOLS["cross-dataset"].choose({"plain": scores, "zeroshot": scores}) == dict.fromkeys(scores, "plain")
 
 
 def test_the_average_is_over_the_targets_without_those_that_show_the_classes_of_the_source() -> None:
     accuracy = {"photo": 90.0, "sketch": 10.0, "car": 40.0, "pet": 60.0}
-    assert cross_dataset(SOURCE, TARGETS, 2, 1).means(accuracy) == {**accuracy, "average": 50.0}
+    protocol = PROTOCOLS["cross-dataset"]
+    assert protocol.means(cross_dataset(SOURCE, TARGETS, 2, 1), accuracy) == {
+        **accuracy,
+        "average": 50.0,
+    }
     shifted = cross_dataset(SOURCE, TARGETS[:1], 2, 1)
-    assert shifted.means({"photo": 90.0, "sketch": 10.0}) == {"photo": 90.0, "sketch": 10.0}
+    assert protocol.means(shifted, {"photo": 90.0, "sketch": 10.0}) == {"photo": 90.0, "sketch": 10.0}
 
 
 def test_cross_dataset_needs_targets_that_can_be_told_apart() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from maotune.report.summary import summarise, verdicts
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 
 
 def result(method: str, seed: int, scores: dict[str, float], zeroshot: dict[str, float], **more: Any) -> Result:

@@ -11,7 +11,8 @@ from maotune.data.sets import coop
 from maotune.experiments.catalog import EXPERIMENTS
 from maotune.learners import LEARNERS
 from maotune.mao.stages import METHODS
-from maotune.recipe import learner_settings, load_recipe
+from maotune.recipe import load_recipe
+from maotune.recipe.schema import learner_settings
 from maotune.report.published import Published, compare, find, published
 from maotune.report.summary import Spread
 from maotune.train.evaluate import harmonic_mean

@@ -10,10 +10,11 @@ import torch
 from maotune.experiments.catalog import Planned
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.mao.stages import ZEROSHOT
-from maotune.protocols.splits import Splits, Test
-from maotune.recipe import Recipe, build_splits, protocol_of
+from maotune.protocols.protocol import Splits, Test
+from maotune.recipe import Recipe
+from maotune.runs.build import build_splits
 from maotune.runs.predictions import Scoring
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.train.evaluate import Evaluation
 
@@ -55,19 +56,19 @@ def finish(trial: Trial, quality: Quality) -> None:
         name: _evaluation(test, quality(recipe, ZEROSHOT, name), known) for name, test in splits.tests.items()
     }
     accuracies = {stage: {name: one.accuracy for name, one in of.items()} for stage, of in scored.items()}
-    chosen = splits.choose(accuracies)
+    chosen = recipe.protocol_in_use.choose(accuracies)
     made = _pseudo_labels(splits, random) if "new" in names else None
     trial.folder.mkdir(exist_ok=True)
     Result(
         dataset=splits.name,
-        protocol=protocol_of(recipe),
+        protocol=recipe.protocol_in_use.name,
         learner=recipe.title,
         method=recipe.method,
         seed=recipe.seed,
         shots=recipe.data.shots,
-        scores=splits.means({name: accuracies[chosen[name]][name] for name in splits.tests}),
+        scores=recipe.protocol_in_use.means(splits, {name: accuracies[chosen[name]][name] for name in splits.tests}),
         scored_with=chosen,
-        zeroshot=splits.means(accuracies[ZEROSHOT]),
+        zeroshot=recipe.protocol_in_use.means(splits, accuracies[ZEROSHOT]),
         stages=[
             {
                 "name": stage,
@@ -75,7 +76,7 @@ def finish(trial: Trial, quality: Quality) -> None:
                 "images": 320,
                 "seconds": 2.0,
                 "losses": [{"ce": 2.0 - 0.1 * epoch} for epoch in range(3)],
-                "accuracy": splits.means(accuracies[stage]),
+                "accuracy": recipe.protocol_in_use.means(splits, accuracies[stage]),
             }
             for stage in names
         ],

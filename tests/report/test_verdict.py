@@ -7,7 +7,7 @@ import pytest
 from maotune.recipe import Recipe
 from maotune.report import verdict
 from maotune.report.study import Run, Study
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 from maotune.sweep.manifest import Trial
 
 SETS = ("a", "b", "c", "d")

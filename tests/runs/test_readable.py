@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from maotune.data.sets.dataset import Dataset, Sample, UnreadableImage
-from maotune.protocols.adapt import adapt
-from maotune.protocols.base_to_new import base_to_new
 from maotune.runs.readable import draw_readable
-from maotune.protocols.splits import Split, Splits
-from maotune.recipe import build_splits, load_readable, load_recipe
+from maotune.protocols.protocol import Split, Splits
+from maotune.runs.build import build_splits, load_readable
+from tests.protocols.draws import adapt, base_to_new
+from maotune.recipe import load_recipe
 from tests.toys import paint_photos
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from maotune.recipe import Recipe, load_recipe
-from maotune.runs.tune import Result
+from maotune.runs.result import Result
 from maotune.sweep.lock import hold
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.status import Pace, TrialState, Watch, counts, seconds_left

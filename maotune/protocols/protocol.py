@@ -1,0 +1,152 @@
+"""The interface of protocols: which images are tuned on, which are scored, and whose prompts score them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, Literal
+
+from maotune.data.draw import PoolMode, UnlabelledPool
+from maotune.data.sets.dataset import Dataset, Sample
+
+Split = Literal["test", "val", "held-out"]
+"""What can be scored. ``held-out``: the training images that are not tuned on, drawn like the shots."""
+
+Accuracies = Mapping[str, Mapping[str, float]]
+"""Accuracy by prompts (the stages in order, then ``zeroshot``, which is always there and always last), then by test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """Labelled images to score, and the classes to choose from."""
+
+    classes: tuple[str, ...]
+    samples: Sequence[Sample]
+    templates: tuple[str, ...] = ()
+    """Its own zero-shot prompts, where it comes from another data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The data of one run."""
+
+    name: str
+    """Name of the data set."""
+    classes: tuple[str, ...]
+    """Classes with labelled images (the base classes)."""
+    shots: Sequence[Sample]
+    """The few labelled images of these classes."""
+    train: Sequence[Sample]
+    """The whole training split of these classes."""
+    new_classes: tuple[str, ...] = ()
+    """Classes of the new stage."""
+    unlabelled: UnlabelledPool | None = None
+    """Images of the new stage."""
+    new_stage: bool = True
+    """Whether the protocol has new classes at all; if not, MAO is its base stage."""
+    tests: Mapping[str, Test] = field(default_factory=dict)
+    """By name: ``base`` and ``new``, or ``val`` and ``test``, ..."""
+    averaged: tuple[str, ...] = ()
+    """Names of the tests that the protocol's average is taken over, where it has one."""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    """The data set's own zero-shot prompts."""
+
+    def fingerprint(self) -> str:
+        """Return the hex SHA-256 of all that is tuned on and scored: image contents, order, labels and class names."""
+        digest = sha256()
+        parts = [("shots", self.classes, self.shots)]
+        parts += [(name, test.classes, test.samples) for name, test in self.tests.items()]
+        if self.unlabelled is not None:
+            parts.append(("unlabelled", self.new_classes, self.unlabelled.samples))
+        for name, classes, samples in parts:
+            digest.update("\n".join((name, *classes, "")).encode())
+            for sample in samples:
+                digest.update(f"{sample.label} {sample.image.digest()}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSettings:
+    """What a protocol needs to know to draw the images of a run."""
+
+    shots: int
+    """Labelled images per class."""
+    seed: int
+    """Seed of the draws."""
+    split: Split = "test"
+    """What is scored."""
+    pool: PoolMode = "balanced"
+    """How unlabelled images are drawn, where the protocol draws them."""
+    pool_shots: int | None = None
+    """Unlabelled images per new class; default: ``shots``."""
+
+
+class Protocol(ABC):
+    """A way of choosing the images to tune on and to score. A new one is a file beside these and a line in the list."""
+
+    name: str
+    summary: str
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """Settings of the recipe with dotted keys: under a recipe file that names the protocol, over one that does not."""
+    measures: tuple[str, ...]
+    """The scores of a run, the one that it is judged by first."""
+    takes_unlabelled: bool = False
+    """Whether the user gives the unlabelled images; if not, the protocol draws what it needs."""
+    takes_targets: bool = False
+    """Whether other data sets are scored beside the source."""
+
+    @abstractmethod
+    def draw(self, datasets: Sequence[Dataset], settings: DrawSettings) -> Splits:
+        """Draw the images of a run.
+
+        Args:
+            datasets: the source, then the targets where ``takes_targets``.
+            settings: how many, and with which seed.
+
+        Raises:
+            ValueError: the data do not fit the protocol.
+        """
+
+    def choose(self, accuracies: Accuracies) -> dict[str, str]:
+        """Return for each test whose prompts score it: here, those of the last stage."""
+        *stages, zeroshot = accuracies
+        return dict.fromkeys(accuracies[zeroshot], stages[-1] if stages else zeroshot)
+
+    def means(self, splits: Splits, accuracy: Mapping[str, float]) -> dict[str, float]:
+        """Return the accuracies by test, with what sums them up (``h``, ``average``)."""
+        return dict(accuracy)
+
+    def known_classes(self, tuned: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+        """Return the classes to predict among by default, from the classes of the stages in order."""
+        return tuned[0]
+
+    def prompts_for(self, classes: Collection[str], tuned: Sequence[tuple[str, ...]], chosen: Mapping[str, str]) -> str:
+        """Return whose prompts predict ``classes``.
+
+        Args:
+            classes: any names.
+            tuned: the classes of the stages in order.
+            chosen: what ``choose`` returned.
+        """
+        return next(iter(chosen.values()))
+
+
+def scored(dataset: Dataset, split: Split, tuned: Collection[str]) -> Sequence[Sample]:
+    """Return the images of ``split`` to score; ``tuned`` holds the names of the images that are tuned on.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if split == "held-out":
+        samples: Sequence[Sample] = [sample for sample in dataset.train if sample.image.name not in tuned]
+    else:
+        samples = getattr(dataset, split)
+    if not samples:
+        raise ValueError(f"{dataset.name} has no {split} image to score")
+    return samples
+
+
+def tunable(drawn: Dataset, dataset: Dataset, split: Split) -> Sequence[Sample]:
+    """Return the training split without images that are scored."""
+    return drawn.train if split == "held-out" else dataset.train

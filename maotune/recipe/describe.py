@@ -1,0 +1,85 @@
+"""What can be chosen, each with a line on it: what ``maotune list`` prints."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from maotune.contract import AbstractLearner
+from maotune.data.sets import icons
+from maotune.data.sets.catalog import names
+from maotune.learners import LEARNERS
+from maotune.learners.dept import DePT
+from maotune.mao.stages import METHODS
+from maotune.protocols import PROTOCOLS
+from maotune.recipe.load import shipped_recipes
+from maotune.recipe.schema import Recipe, resolve
+from maotune.recipe.suites import SUITES
+
+
+def listings() -> dict[str, Callable[[], dict[str, str]]]:
+    """What can be chosen, each with a line on it."""
+
+    def first_line(thing: Any) -> str:
+        return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+    return {
+        "learners": lambda: {name: first_line(learner) for name, learner in LEARNERS.items()},
+        "methods": lambda: {name: method.summary for name, method in METHODS.items()},
+        "suites": lambda: {name: ", ".join(suite.sets) for name, suite in SUITES.items()},
+        "protocols": lambda: {name: protocol.summary for name, protocol in PROTOCOLS.items()},
+        "recipes": lambda: {
+            name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            for name, path in shipped_recipes().items()
+        },
+        "data": lambda: {
+            **{name: "shipped" if name in icons.SETS else "in CoOp's layout, under --root FOLDER" for name in names()},
+            "PATH": "a folder of images, a table (.csv, .tsv, .jsonl), or a split file (.json)",
+            "hub:PATH_OR_ID": "through Hugging Face datasets: of the hub, local parquet files, image folders",
+        },
+        "settings": lambda: {**_described(Recipe.model_json_schema()), **_learner_settings()},
+    }
+
+
+def _described(schema: dict[str, Any], node: dict[str, Any] | None = None, prefix: str = "") -> dict[str, str]:
+    """The settings in a JSON schema by dotted key, each with what it means, what is allowed, and the default."""
+    found: dict[str, str] = {}
+    for name, entry in (node or schema)["properties"].items():
+        inner = resolve(entry, schema)
+        off = "default" in entry and entry["default"] is None  # a group that is off is a setting itself
+        if off or "properties" not in inner:
+            allowed = f" One of {', '.join(entry['enum'])}." if "enum" in entry else ""
+            meaning = " ".join(entry.get("description", "").split())
+            found[prefix + name] = f"{meaning}{allowed} Default: {_shown(entry.get('default'))}."
+        if "properties" in inner:
+            found |= _described(schema, inner, f"{prefix}{name}.")
+    return found
+
+
+def _learner_settings() -> dict[str, str]:
+    """The learners' own settings, from their signatures and the ``Args`` of their docstrings."""
+    owners: dict[str, dict[str, list[str]]] = {}  # by key, then by what is said of it
+    kinds: list[tuple[str, type[AbstractLearner]]] = [*LEARNERS.items(), ("", DePT)]
+    for owner, kind in kinds:
+        doc = inspect.getdoc(kind) or ""
+        for parameter in inspect.signature(kind.__init__).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                until = r"(?=^    \w+: |^\S|^$|\Z)"
+                said = re.search(rf"^    {parameter.name}: (.+?){until}", doc, re.MULTILINE | re.DOTALL)
+                meaning = f"{' '.join(said[1].split())} " if said else ""
+                key = f"{'learner' if owner else 'dept'}.{parameter.name}"
+                entry = f"{meaning}Default: {_shown(parameter.default)}."
+                owners.setdefault(key, {}).setdefault(entry, []).append(owner)
+    return {
+        key: "\n".join(f"[{', '.join(of)}] {entry}" if of != [""] else entry for entry, of in entries.items())
+        for key, entries in owners.items()
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple) and len(value) > 5:
+        return f"a list of {len(value)}"
+    if value is None or (isinstance(value, str) and re.fullmatch(r"[\w.-]+", value)):
+        return value or "none"
+    return json.dumps(value, default=str)

@@ -1,0 +1,123 @@
+"""Recipes from YAML files and dotted overrides."""
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from maotune.protocols import PROTOCOLS
+from maotune.recipe.schema import Recipe, RecipeError, explain
+
+SHORT = {key: f"data.{key}" for key in ("shots", "unlabelled", "classes", "root")}
+"""Keys that may be given without their group."""
+
+
+@functools.cache
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(__file__).parents[1] / "recipes"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file, or the name of a recipe that ships with maotune (``icons/coop``); None: that of the
+            learner, for the CLIP that is tuned.
+        overrides: ``key=value`` with dotted keys (``learner.context_length=4``; values are YAML), or a mapping; those
+            of ``SHORT`` need no dot. Another learner than the file's drops the file's settings of its own.
+
+    Raises:
+        RecipeError: no such file, not YAML, unknown keys or names, wrong values.
+    """
+    pairs = [*(overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides))]
+    pairs = [(SHORT.get(key, key), value) for key, value in pairs]
+    pairs = [("learner.name" if key == "learner" and isinstance(value, str) else key, value) for key, value in pairs]
+    tree: dict[str, Any] = {}
+    if path is None:
+        path = _default_recipe(dict(pairs))
+    if path is not None:
+        path = shipped_recipes().get(str(path), Path(path))
+        try:
+            tree = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
+        except OSError as error:
+            known = ", ".join(shipped_recipes())
+            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}. Shipped recipes: {known}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} is not YAML: {error}") from None
+        if not isinstance(tree, dict):
+            raise RecipeError(f"{path} holds a {type(tree).__name__}; a recipe is a mapping of settings")
+    if isinstance(tree.get("learner"), str):
+        tree["learner"] = {"name": tree["learner"]}
+    name = dict(pairs).get("learner.name")
+    if name is not None and isinstance(tree.get("learner"), dict) and tree["learner"].get("name", "coop") != name:
+        tree["learner"] = {}
+    _lay_protocol(tree, dict(pairs).get("protocol"))
+    for key, value in pairs:
+        _put(tree, key, value)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(explain(error, Recipe)) from None
+
+
+def _lay_protocol(tree: dict[str, Any], asked: Any) -> None:
+    """The settings of the protocol: under a file that names it, over one that was written for another."""
+    written = tree.get("protocol")
+    protocol = PROTOCOLS.get(str(asked or written))
+    for key, value in protocol.settings.items() if protocol else ():
+        if written != (asked or written) or not _has(tree, key):
+            _put(tree, key, value)
+
+
+def _has(tree: Mapping[str, Any], key: str) -> bool:
+    """Whether a dotted key has a value."""
+    found: Any = tree
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return True
+
+
+@functools.lru_cache
+def _parsed(text: str) -> Any:
+    """YAML; a sweep reads the same few files for thousands of runs."""
+    return yaml.safe_load(text)
+
+
+def _default_recipe(given: Mapping[str, Any]) -> str | None:
+    """``icons/LEARNER`` for the shipped CLIP, else ``vit-b16/LEARNER``."""
+    learner = given.get("learner.name", "coop")
+    family = "icons" if given.get("clip.source", "iconclip") == "iconclip" else "vit-b16"
+    name = f"{family}/{learner}"
+    return name if name in shipped_recipes() else None
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Key and value of ``key=value``; the value is YAML.
+
+    Raises:
+        RecipeError: no ``=``, or no YAML.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"override {override!r} is not key=value (for instance learner.context_length=4)")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"the value of override {override!r} is not YAML") from None
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"{key!r}: {parent!r} holds a value, not settings")
+    tree[last] = value

@@ -1,0 +1,259 @@
+"""The settings of a run: typed fields with a docstring each, which are configuration, ``--help`` and documentation.
+
+An unknown key or name is answered with the nearest valid ones.
+"""
+
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from maotune.contract import AbstractLearner
+from maotune.data.sets.catalog import names
+from maotune.learners import LEARNERS
+from maotune.learners.dept import DePT
+from maotune.mao.stages import METHODS, MaoSettings
+from maotune.protocols import PROTOCOLS
+from maotune.protocols.protocol import DrawSettings, Protocol, Split
+from maotune.train.loop import FitSettings
+
+OWN_TEXT = "dataset"
+"""Stands for the data set's own text where a setting is a text."""
+
+
+_UNDECIDING: Any = {"data": {"root", "bank"}, "clip": {"device"}, "train": {"checkpoint_seconds"}}
+"""Settings on which no result depends."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run as written: what was given, what is allowed, what to do."""
+
+
+class Settings(BaseModel):
+    """Settings that know their keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class ClipSettings(Settings):
+    """The frozen model."""
+
+    source: str = "iconclip"
+    """``iconclip`` (shipped), a transformers folder or hub id, an OpenAI ``.pt``, or an open_clip state dict."""
+    device: str = "auto"
+    """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ..."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the frozen weights; prompts are always float32."""
+    activation_checkpointing: bool = False
+    """Keep less for the backward and compute it again there: less memory, about a third more time a step."""
+
+
+class DataSettings(Settings):
+    """The images."""
+
+    source: str = "icons-animals"
+    """A shipped set, a folder of images, a CSV/JSONL/split file, or ``hub:PATH_OR_ID``."""
+    root: Path | None = None
+    """Where the source is looked for if it is a name or a relative path."""
+    classes: Path | None = None
+    """A text file of class names, with optional display names."""
+    unlabelled: Path | None = None
+    """Unlabelled images for MAO's new stage (the ``adapt`` protocol): a folder, tar shards, or ``hub:...``."""
+    targets: tuple[str, ...] | None = None
+    """What cross-dataset scores beside the source; default: the other sets of its suite, and those of its kind."""
+    split: Split = "test"
+    """What is scored (not in adapt): choose settings on ``val``. ``held-out``: training images not tuned on."""
+    shots: int = Field(default=16, ge=1)
+    """Labelled images a class."""
+    unlabelled_shots: int | None = Field(default=None, ge=1)
+    """Unlabelled images a new class, in base-to-new; default: as many as ``shots``."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of a random crop, as a share of the picture (CoOp's augmentation)."""
+    flip: bool = True
+    """Whether half the training views are mirrored."""
+    views: int | None = Field(default=None, ge=1)
+    """Augmented views an image in the feature bank; default: one an epoch."""
+    bank: bool = True
+    """Keep image features on disk, shared by epochs, stages, seeds and learners."""
+    strict: bool = False
+    """Stop at the first unreadable image instead of skipping and listing it."""
+
+
+class Recipe(Settings):
+    """Everything that decides the result of one run."""
+
+    protocol: str = "auto"
+    """``maotune list protocols``; auto: base-to-new for data sets with a name, adapt for one's own images."""
+    method: str = "plain"
+    """``plain``, ``mao``, or a control of it (``maotune list methods``)."""
+    clip: ClipSettings = ClipSettings()
+    data: DataSettings = DataSettings()
+    learner: dict[str, Any] = {"name": "coop"}
+    """``name`` of the learner and its own settings."""
+    dept: dict[str, Any] | None = None
+    """Hold the learner in DePT, with these settings of its (``{}``: the published ones)."""
+    mao: MaoSettings = MaoSettings()
+    train: FitSettings = FitSettings()
+    epochs: int = Field(default=20, ge=1)
+    """Epochs in all; MAO splits them evenly between its two stages."""
+    lr: float = Field(default=0.002, gt=0)
+    """Learning rate of the learner as published; MAO's own is ``mao.lr``."""
+    batch_size: int = Field(default=32, ge=1)
+    """Images a batch outside MAO's base stage."""
+    templates: str = "dataset"
+    """Zero-shot prompts: ``dataset`` (its own), ``ensemble`` (60 of them), or one with ``{}`` for the class name."""
+    seed: int = Field(default=1, ge=0)
+    """Of the few-shot draw, the initial prompts, the order and the crops."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Recipe":
+        choose("method", self.method, METHODS)
+        choose("protocol", self.protocol, ("auto", *PROTOCOLS))
+        learner_settings(self.learner)
+        if self.dept is not None:
+            arguments(DePT, self.dept, "dept")
+        if self.templates not in ("dataset", "ensemble") and "{}" not in self.templates:
+            raise ValueError(f"templates is {self.templates!r}: give dataset, ensemble, or a text with {{}} in it")
+        return self
+
+    @property
+    def protocol_in_use(self) -> Protocol:
+        """The protocol that runs: ``auto`` is base-to-new for data sets with a name, else adapt."""
+        if self.protocol != "auto":
+            return PROTOCOLS[self.protocol]
+        return PROTOCOLS["base-to-new" if self.data.source in names() else "adapt"]
+
+    @property
+    def draw_settings(self) -> DrawSettings:
+        """What the protocol needs to know."""
+        data = self.data
+        return DrawSettings(
+            shots=data.shots,
+            seed=self.seed,
+            split=data.split,
+            pool=self.mao.unlabelled,
+            pool_shots=data.unlabelled_shots,
+        )
+
+    def deciding(self, *, exclude_defaults: bool = False) -> dict[str, Any]:
+        """The settings that decide the result, as JSON can hold them: not where data are and what computes."""
+        settings = self.model_dump(mode="json", exclude=_UNDECIDING, exclude_defaults=exclude_defaults)
+        if not exclude_defaults:
+            settings["protocol"] = self.protocol_in_use.name
+        return {key: value for key, value in settings.items() if value or key not in _UNDECIDING}
+
+    @property
+    def title_and_seed(self) -> str:
+        """Data set, learner, method and seed, as the name of a run's folder begins."""
+        source = re.sub(r"\W+", "-", Path(self.data.source).stem.lower()).strip("-")
+        return f"{source}-{self.title}-{self.method}-seed{self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """A folder name that says what the run is, and differs where a deciding setting does.
+
+        A setting at its default does not count, so that names stay when maotune gets a new one; so a folder of this
+        name may hold another run, from before a default changed (``runs.folder.find_run_folder`` compares).
+        """
+        content = json.dumps(self.deciding(exclude_defaults=True), sort_keys=True)
+        return f"{self.title_and_seed}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+
+    @property
+    def learner_name(self) -> str:
+        """A key of ``LEARNERS``."""
+        return str(self.learner.get("name", "coop"))
+
+    @property
+    def title(self) -> str:
+        """The learner as tables call it."""
+        return self.learner_name + ("+dept" if self.dept is not None else "")
+
+
+def choose(what: str, given: str, allowed: Iterable[str]) -> str:
+    """``given``, if it is allowed.
+
+    Raises:
+        RecipeError: it is not; the message names the nearest.
+    """
+    allowed = list(allowed)
+    if given in allowed:
+        return given
+    raise RecipeError(f"unknown {what} {given!r}{_nearest(given, allowed) or '.'} Allowed: {', '.join(allowed)}")
+
+
+def _nearest(given: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(given, allowed, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def learner_settings(learner: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked keyword arguments for the learner's constructor: its signature is its settings.
+
+    Raises:
+        RecipeError: unknown learner or setting, or a value of the wrong kind.
+    """
+    name = choose("learner", str(learner.get("name", "coop")), LEARNERS)
+    given = {key: value for key, value in learner.items() if key != "name"}
+    return arguments(LEARNERS[name], given, "learner")
+
+
+def arguments(learner: type[AbstractLearner], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``given``, checked against the keyword-only arguments of a constructor, with the defaults of the others."""
+    model = _settings_of(learner)
+    try:
+        checked = model(**given)
+    except ValidationError as error:
+        raise RecipeError(explain(error, model, where)) from None
+    return {field: getattr(checked, field) for field in model.model_fields}
+
+
+@functools.cache
+def _settings_of(learner: type[AbstractLearner]) -> type[BaseModel]:
+    """The keyword-only arguments of a constructor as a model."""
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, p.default)
+        for p in inspect.signature(learner.__init__).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    return create_model(learner.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+    """A validation error in sentences, unknown keys with the nearest valid ones."""
+    lines = []
+    for problem in error.errors():
+        path = [where, *map(str, problem["loc"])] if where else [*map(str, problem["loc"])]
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            allowed = _keys_at(model, [str(part) for part in problem["loc"][:-1]])
+            known = f" Allowed: {', '.join(allowed)}" if allowed else ""
+            lines.append(f"unknown setting {'.'.join(path)!r}{_nearest(path[-1], allowed) or '.'}{known}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{'.'.join(path)}: {message} (given: {problem['input']!r})" if path else message)
+    return "\n".join(lines)
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    if not path:
+        return list(model.model_fields)
+    schema = model.model_json_schema()
+    node = schema
+    for part in path:
+        node = resolve(node.get("properties", {}).get(part, {}), schema)
+    return list(node.get("properties", {}))
+
+
+def resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """A node of a JSON schema, or what it refers to, also where it may be null instead."""
+    for option in (node, *node.get("anyOf", ())):
+        if "$ref" in option:
+            found: dict[str, Any] = schema["$defs"][option["$ref"].rpartition("/")[2]]
+            return found
+    return node
