@@ -22,8 +22,9 @@ from maotune.cli.sweep_view import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from maotune.experiments.catalog import Planned
     from maotune.runs.result import Result
     from maotune.sweep.engine import Engine
     from maotune.sweep.manifest import Trial
@@ -86,7 +87,7 @@ def run(
     from maotune.recipe.suites import find_suite
     from maotune.sweep.engine import drive
     from maotune.sweep.inference import measure
-    from maotune.sweep.manifest import Sweep, Trial
+    from maotune.sweep.manifest import Sweep
 
     chosen = EXPERIMENTS[choose("experiment", experiment, EXPERIMENTS)]
     choose("engine", engine, ENGINES)
@@ -113,7 +114,7 @@ def run(
         recipes = [one.recipe for one in planned]
         show_pictures(chosen.picture, recipes, where, dry_run, as_json)
         return
-    trials = [Trial((where / one.recipe.slug).absolute(), experiment, one.variant, one.recipe) for one in planned]
+    trials = _trials(planned, where.absolute(), experiment)
     if not trials:
         raise RecipeError(f"nothing to run: {experiment} with these learners and methods has no trial")
     light = {key: value for key, value in defaults.items() if any(_has(one.recipe, key, value) for one in planned)}
@@ -188,6 +189,14 @@ def _seeds(values: str) -> list[int]:
     if not seeds:
         raise RecipeError("--seeds has no number: give some, as in --seeds 1 2 3")
     return list(dict.fromkeys(seeds))
+
+
+def _trials(planned: "Iterable[Planned]", folder: Path, experiment: str) -> "list[Trial]":
+    """The trials of planned runs, in the folders that hold them already where there are such."""
+    from maotune.runs.folder import find_run_folder
+    from maotune.sweep.manifest import Trial
+
+    return [Trial(find_run_folder(folder, run.recipe), experiment, run.variant, run.recipe) for run in planned]
 
 
 def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:

@@ -47,6 +47,7 @@ def train(
     from maotune.recipe import RecipeError, load_recipe
     from maotune.recipe.load import parse_override
     from maotune.runs.build import build_clip
+    from maotune.runs.folder import find_run_folder, reusable_result
     from maotune.runs.result import Result
     from maotune.runs.tune import tune_recipe
     from maotune.train.session import CHECKPOINT, CheckpointError
@@ -72,8 +73,8 @@ def train(
         for chosen in each("method", method)
         for seeded in each("seed", seeds)
     ]
-    folders = [folder / one.slug for one in recipes]
-    finished = [Result.find(where) for where in folders]
+    folders = [find_run_folder(folder, one) for one in recipes]
+    finished = [reusable_result(where, one) for where, one in zip(folders, recipes, strict=True)]
     for where, result in zip(folders, finished, strict=True):
         if result is None and not resume and (where / f"{CHECKPOINT}.safetensors").exists():
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""How fast tuned prompts classify (paper, Table 3): images per second, beside the frozen image tower alone."""
+"""Inference speed of tuned prompts (paper, Table 3): images per second, beside the frozen image tower alone."""
 
 import json
 import statistics
@@ -18,28 +18,28 @@ from maotune.train.session import write_whole
 from maotune.train.evaluate import evaluate
 
 INFERENCE = "inference.json"
-"""The file of a run's folder that says how fast its prompts classify."""
+"""File of a run's folder that holds the inference speed of its prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """From pixels in memory to a class. The texts of the classes are encoded once, beforehand, where they can be."""
+    """Inference speed from pixels in memory to a class; class texts are encoded once, beforehand, where they can be."""
 
     images_per_second: float
     tower_images_per_second: float
-    """Of the frozen image tower alone, on the same pixels, in turn with the other: what can be reached."""
+    """Speed of the frozen image tower alone on the same pixels, measured in turn: the upper bound."""
     batch_size: int
     classes: int
     device: str
     threads: int
 
     def save(self, folder: Path) -> None:
-        """Write ``inference.json``, whole or not at all."""
+        """Write ``inference.json`` atomically."""
         write_whole(folder / INFERENCE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Inference | None":
-        """What ``save`` wrote into ``folder``; None where nothing was measured."""
+        """Read ``inference.json`` of ``folder``; None where nothing was measured."""
         path = folder / INFERENCE
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
@@ -47,14 +47,14 @@ class Inference:
 def measure_inference(
     clip: FrozenCLIP, learner: AbstractLearner, samples: Sequence[Sample], *, batch_size: int = 32, rounds: int = 7
 ) -> Inference:
-    """Time the classification of a batch, by the same code that scores a test, and the image tower alone, in turn.
+    """Time the classification of a batch by the code that scores tests and, in turn, the image tower alone.
 
     Args:
         clip: the frozen model.
-        learner: bound to the classes to choose from.
+        learner: bound to the classes to predict among.
         samples: images; the first ``batch_size`` are used.
         batch_size: images a batch.
-        rounds: batches that are timed, of which the median counts; one more goes ahead of them.
+        rounds: timed batches, of which the median counts; one more is a warm-up.
 
     Raises:
         ValueError: there is no image.
@@ -63,10 +63,10 @@ def measure_inference(
         raise ValueError("there is no image to measure with: give at least one")
     view = TestView(clip.preprocess)
     pixels = torch.stack([view(sample.image.read()) for sample in samples[:batch_size]]).to(clip.device)
-    batches = _Timed(clip, pixels, 1 + rounds)
-    taken: list[float] = []
-    evaluate(learner, batches, lambda images: taken.append(_now(clip) - batches.begun))
-    seconds, alone = (statistics.median(each[1:]) for each in (taken, batches.alone))
+    batches = _TimedBatches(clip, pixels, 1 + rounds)
+    durations: list[float] = []
+    evaluate(learner, batches, lambda images: durations.append(_now(clip) - batches.begun))
+    seconds, alone = (statistics.median(each[1:]) for each in (durations, batches.alone))
     return Inference(
         images_per_second=len(pixels) / seconds,
         tower_images_per_second=len(pixels) / alone,
@@ -77,8 +77,8 @@ def measure_inference(
     )
 
 
-class _Timed:
-    """The same batch again and again; before each, the image tower alone is timed on it."""
+class _TimedBatches:
+    """The same batch repeatedly; the image tower alone is timed before each."""
 
     def __init__(self, clip: FrozenCLIP, pixels: Tensor, times: int) -> None:
         self.clip, self.pixels, self.times = clip, pixels, times
@@ -90,7 +90,7 @@ class _Timed:
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """See ``Batches``."""
-        labels = torch.zeros(len(self.pixels), dtype=torch.int64)  # not looked at
+        labels = torch.zeros(len(self.pixels), dtype=torch.int64)  # not used
         for _ in range(start, self.times):
             begun = _now(self.clip)
             self.clip.encode_image(self.pixels)
@@ -100,7 +100,7 @@ class _Timed:
 
 
 def _now(clip: FrozenCLIP) -> float:
-    """Seconds, when the device has done what it was told."""
+    """Return the time in seconds, after the device has finished its work."""
     if clip.device.type == "cuda":
         torch.cuda.synchronize(clip.device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a result depends on beside its recipe."""
+"""Provenance of a result: what it depends on beside its recipe."""
 
 import functools
 import json
@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-import maotune
 from maotune.clip import FrozenCLIP
 from maotune.protocols.protocol import Splits
 
 
 def environment(clip: FrozenCLIP, splits: Splits) -> dict[str, Any]:
-    """Versions, the commit of the code, the machine, and what the model and the data are, as JSON can hold them."""
+    """Return versions, commit, machine, and fingerprints of model and data, as JSON can hold them."""
     return {
         "maotune": version("maotune"),
         "git": commit(),
@@ -37,26 +36,28 @@ def environment(clip: FrozenCLIP, splits: Splits) -> dict[str, Any]:
 
 @functools.cache
 def commit() -> dict[str, Any] | None:
-    """``commit`` of maotune's own code and whether it was ``changed`` since; None where neither a checkout nor pip
-    knows."""
-    package = Path(maotune.__file__).parent
-    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None:  # not just somebody's checkout around
+    """Return the ``commit`` of maotune's own code and whether it was ``changed`` since.
+
+    None where neither a git checkout nor pip knows.
+    """
+    package = Path(__file__).parents[1]
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None:  # not just a checkout of something else around it
         head, changed = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
         return {"commit": head, "changed": bool(changed)} if head else None
     try:
         installed = json.loads(distribution("maotune").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         return None
-    found = installed.get("vcs_info", {}).get("commit_id")
-    return {"commit": found, "changed": False} if found else None
+    revision = installed.get("vcs_info", {}).get("commit_id")
+    return {"commit": revision, "changed": False} if revision else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git answers in ``folder``; None where it cannot."""
+    """Return the output of a git command in ``folder``; None where it fails."""
     try:
-        asked = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return asked.stdout.strip()
+    return process.stdout.strip()

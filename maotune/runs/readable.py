@@ -1,4 +1,4 @@
-"""Only images that can be read: what a run draws and scores is decoded, and nothing else."""
+"""Draws of readable images: only what a run draws and scores is decoded."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,39 +12,39 @@ from maotune.protocols.protocol import Splits
 def draw_readable(
     draw: Callable[[Sequence[Dataset]], Splits], datasets: Sequence[Dataset], *, strict: bool, whole_train: bool
 ) -> tuple[Splits, list[Skipped]]:
-    """Draw, read what was drawn and what will be scored, leave out what cannot be read, and draw again.
+    """Draw, read what was drawn and what will be scored, skip what cannot be read, and draw again.
 
     Where all images can be read, the first draw stands: it is CoOp's, and ImageNet's 1.3 million training images are
     not decoded to choose 16,000. Where a drawn image cannot be read, the draw is that of the data set without it.
 
     Args:
-        draw: makes the splits of a run from the data sets; called anew each time.
-        datasets: as they are listed.
+        draw: makes the splits of a run from the data sets; called again after images were skipped.
+        datasets: before any image is read.
         strict: stop at an image that cannot be read.
-        whole_train: whether the run looks at the whole training split.
+        whole_train: whether the run uses the whole training split.
 
     Returns:
-        The splits, and the images that were found to be unreadable on the way.
+        The splits, and the images that could not be read.
 
     Raises:
-        ValueError: ``draw`` says so.
+        ValueError: the data do not fit the protocol.
         UnreadableImage: an image that is needed cannot be read, if ``strict``.
     """
-    sound: set[str] = set()
+    readable: set[str] = set()
     skipped: list[Skipped] = []
     while True:
         splits = draw(datasets)
         unknown = {sample.image.name: sample for sample in _used(splits, whole_train)}
-        found = read_all([sample for name, sample in unknown.items() if name not in sound], strict)
-        if not found.skipped:
+        scan = read_all([sample for name, sample in unknown.items() if name not in readable], strict)
+        if not scan.skipped:
             return splits, skipped
-        sound.update(sample.image.name for sample in found.kept)
-        skipped += found.skipped
-        datasets = [_without(dataset, {image.name for image in found.skipped}) for dataset in datasets]
+        readable.update(sample.image.name for sample in scan.kept)
+        skipped += scan.skipped
+        datasets = [_without(dataset, {image.name for image in scan.skipped}) for dataset in datasets]
 
 
 def read_all(samples: Sequence[Sample], strict: bool) -> Scan:
-    """``scan`` but for shipped images, which are known to be sound.
+    """``scan``, except for shipped images, which are known to be readable.
 
     Raises:
         UnreadableImage: an image cannot be read, if ``strict``.

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from maotune.recipe import Recipe
+from maotune.runs.folder import RECIPE
 from maotune.runs.predictions import Scoring
 from maotune.runs.result import RESULT, Result
 from maotune.sweep.lock import Held, hold
 from maotune.train.session import CheckpointError, write_whole
 
 MANIFEST = "sweep.json"
-RECIPE = "recipe.json"
-"""What a trial shall run, in its folder."""
 PLANNING = "lock"
 """Held while a manifest is read, extended and written."""
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from maotune.recipe import Recipe
 from maotune.runs.events import Callback, Progress
+from maotune.runs.folder import RECIPE
 from maotune.runs.result import RESULT
 from maotune.runs.tune import tune_recipe
 from maotune.sweep.lock import Held, hold
-from maotune.sweep.manifest import RECIPE
 from maotune.train.history import StageStarted, StepDone
 from maotune.train.session import CHECKPOINT, write_whole
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from maotune.recipe import Recipe, load_recipe
-from maotune.sweep.manifest import MANIFEST, RECIPE, Sweep, Trial
+from maotune.runs.folder import RECIPE
+from maotune.sweep.manifest import MANIFEST, Sweep, Trial
 from maotune.train.session import CheckpointError
 
 
