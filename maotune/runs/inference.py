@@ -12,10 +12,10 @@ from torch import Tensor
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Batch
-from maotune.data.sets.dataset import Sample
 from maotune.data.images.views import TestView
-from maotune.train.session import write_whole
+from maotune.data.sets.dataset import Sample
 from maotune.train.evaluate import evaluate
+from maotune.train.session import write_whole
 
 INFERENCE = "inference.json"
 """File of a run's folder that holds the inference speed of its prompts."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.protocols.protocol import Splits
-from maotune.train.session import write_whole
 from maotune.train.evaluate import Evaluation
+from maotune.train.session import write_whole
 
 SCORING = "scoring.json"
 """The file of a run's folder that says what was taken for what."""

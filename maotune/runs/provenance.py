@@ -41,7 +41,9 @@ def commit() -> dict[str, Any] | None:
     None where neither a git checkout nor pip knows.
     """
     package = Path(__file__).parents[1]
-    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None:  # not just a checkout of something else around it
+    if (
+        _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
+    ):  # not just a checkout of something else around it
         head, changed = _git(package, "rev-parse", "HEAD"), _git(package, "status", "--porcelain", "--", ".")
         return {"commit": head, "changed": bool(changed)} if head else None
     try:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from maotune.data.images.decode import Scan, Skipped, scan
 from maotune.data.sets.dataset import Dataset, Sample
 from maotune.data.sets.icons import IconImage
-from maotune.data.images.decode import Scan, Skipped, scan
 from maotune.protocols.protocol import Splits
 
 
@@ -35,12 +35,12 @@ def draw_readable(
     while True:
         splits = draw(datasets)
         unknown = {sample.image.name: sample for sample in _used(splits, whole_train)}
-        scan = read_all([sample for name, sample in unknown.items() if name not in readable], strict)
-        if not scan.skipped:
+        result = read_all([sample for name, sample in unknown.items() if name not in readable], strict)
+        if not result.skipped:
             return splits, skipped
-        readable.update(sample.image.name for sample in scan.kept)
-        skipped += scan.skipped
-        datasets = [_without(dataset, {image.name for image in scan.skipped}) for dataset in datasets]
+        readable.update(sample.image.name for sample in result.kept)
+        skipped += result.skipped
+        datasets = [_without(dataset, {image.name for image in result.skipped}) for dataset in datasets]
 
 
 def read_all(samples: Sequence[Sample], strict: bool) -> Scan:

@@ -123,7 +123,9 @@ def tune_and_score(
             _label_again(learner, splits.classes, stages, history)
     evaluations = _score(recipe, pipeline, splits, learner, history)
     labels = labelled[-1] if labelled else None
-    result = _result(recipe, pipeline, splits, skipped, history, evaluations, labels, learner if stages else None, start)
+    result = _result(
+        recipe, pipeline, splits, skipped, history, evaluations, labels, learner if stages else None, start
+    )
     prompts = {
         stage.name: StagePrompts(stage.classes, record.prompts or {})
         for stage, record in zip(stages, history.stages, strict=True)

@@ -45,5 +45,7 @@ def score_zeroshot(
             raise ValueError(f"{part.name} has no {split} image to score")
     pipeline = Pipeline(clip, recipe, callback)
     learner = ZeroShot(clip, dataset.classes, templates=templates_of(recipe, dataset.templates))
-    scores = [pipeline.score(learner, Test(part.classes, getattr(part, split))).accuracy for part in (dataset, base, new)]
+    scores = [
+        pipeline.score(learner, Test(part.classes, getattr(part, split))).accuracy for part in (dataset, base, new)
+    ]
     return ZeroShotScores(dataset.name, len(dataset.classes), len(getattr(dataset, split)), *scores)

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from maotune.runs.events import duration
-from maotune.runs.events import RunPlan
-from maotune.runs.tune import tune_and_score
 from maotune.recipe import load_recipe
+from maotune.runs.events import RunPlan, duration
+from maotune.runs.tune import tune_and_score
 from tests.toys import paint_photos, toy_clip
 
 

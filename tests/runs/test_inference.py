@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from maotune.runs.tune import tune_recipe
 from maotune.clip import FrozenCLIP
 from maotune.data.sets.readers import read_folder
 from maotune.learners import LEARNERS
-from maotune.runs.inference import Inference, measure_inference
-from maotune.runs.build import build_learner
 from maotune.recipe import load_recipe
+from maotune.runs.build import build_learner
+from maotune.runs.inference import Inference, measure_inference
+from maotune.runs.tune import tune_recipe
 from maotune.sweep.inference import measure
 from maotune.sweep.manifest import Sweep
 from tests.toys import paint_photos, toy_clip

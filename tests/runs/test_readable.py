@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from maotune.data.sets.dataset import Dataset, Sample, UnreadableImage
-from maotune.runs.readable import draw_readable
 from maotune.protocols.protocol import Split, Splits
-from maotune.runs.build import build_splits, load_readable
-from tests.protocols.draws import adapt, base_to_new
 from maotune.recipe import load_recipe
+from maotune.runs.build import build_splits, load_readable
+from maotune.runs.readable import draw_readable
+from tests.protocols.draws import adapt, base_to_new
 from tests.toys import paint_photos
 
 

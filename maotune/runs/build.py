@@ -1,0 +1,118 @@
+"""The objects that a recipe names: the frozen CLIP, the learner, the images."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from maotune.clip import FrozenCLIP, load_clip
+from maotune.clip.ensembles import SIXTY
+from maotune.contract import AbstractLearner
+from maotune.data.images.decode import Skipped
+from maotune.data.sets.catalog import load_dataset, load_unlabelled
+from maotune.data.sets.dataset import Dataset
+from maotune.learners import LEARNERS
+from maotune.learners.dept import DePT
+from maotune.protocols.protocol import Splits
+from maotune.recipe.schema import OWN_TEXT, ClipSettings, Recipe, RecipeError, arguments, learner_settings
+from maotune.recipe.suites import targets_of
+from maotune.runs.readable import draw_readable, read_all
+
+
+def build_clip(settings: ClipSettings) -> FrozenCLIP:
+    """Load the frozen model (``maotune.clip.load_clip``)."""
+    return load_clip(
+        settings.source,
+        device=settings.device,
+        dtype=settings.dtype,
+        activation_checkpointing=settings.activation_checkpointing,
+    )
+
+
+OpenRun = Callable[[str], tuple[FrozenCLIP, AbstractLearner]]
+"""Opens the folder of a finished run: its CLIP, and its learner with the tuned prompts."""
+
+
+def build_learner(
+    recipe: Recipe, clip: FrozenCLIP, classes: Sequence[str], open_run: OpenRun | None = None
+) -> AbstractLearner:
+    """Build the learner with fresh prompts, bound to ``classes``; torch's random state decides the prompts.
+
+    Args:
+        recipe: names the learner and its settings.
+        clip: the frozen model.
+        classes: to bind.
+        open_run: for learners that learn from a finished run (PromptKD).
+
+    Raises:
+        ValueError: the classes do not fit into the context.
+    """
+    build: Any = LEARNERS[recipe.learner_name]
+    settings = learner_settings(recipe.learner)
+    if unresolved := [key for key, value in settings.items() if value == OWN_TEXT]:
+        raise RecipeError(
+            f"learner.{unresolved[0]} is {OWN_TEXT!r}, the data set's own text, and there is no data set: give the text"
+        )
+    if "open_run" in inspect.signature(build).parameters:
+        settings["open_run"] = open_run
+    learner: AbstractLearner = build(clip, classes, **settings)
+    if recipe.dept is None:
+        return learner
+    width = clip.joint_width if learner.text_depends_on_image else None  # else it finds its own
+    return DePT(learner, width, **arguments(DePT, recipe.dept, "dept"))
+
+
+def with_own_texts(recipe: Recipe, own: str) -> Recipe:
+    """Replace ``dataset`` among the learner's settings by what it stands for, the data set's text ``own``.
+
+    As ``template`` the whole of it; as ``words`` (TCP) what follows the learned context: the rest after "a photo of a",
+    or from the class name on where it begins in another way ("{} texture.", "a centered satellite photo of {}.").
+    """
+    rest = own.removeprefix("a photo of a ")
+    texts = {"template": own, "words": rest if rest != own else own[own.index("{}") :]}
+    resolved = {key: texts[key] for key, value in recipe.learner.items() if key in texts and value == OWN_TEXT}
+    return recipe.model_copy(update={"learner": {**recipe.learner, **resolved}}) if resolved else recipe
+
+
+def templates_of(recipe: Recipe, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the texts of zero-shot CLIP, also as the labeler of MAO's new stage; ``own`` are the data set's."""
+    return {"dataset": own, "ensemble": SIXTY}.get(recipe.templates, (recipe.templates,))
+
+
+def load_readable(recipe: Recipe, split: str) -> Dataset:
+    """Load the data set of a recipe; of ``split`` (train, val, test), only the images that can be read.
+
+    Raises:
+        ValueError: no such data.
+        UnreadableImage: an image cannot be read, and ``data.strict`` is set.
+    """
+    data = recipe.data
+    dataset = load_dataset(data.source, data.root, data.classes)
+    kept: dict[str, Any] = {split: read_all(getattr(dataset, split), data.strict).kept}
+    return replace(dataset, **kept)
+
+
+def build_splits(recipe: Recipe) -> tuple[Splits, list[Skipped]]:
+    """Draw the readable images of a run; return them, and the images that were skipped (``draw_readable``).
+
+    Raises:
+        ValueError: no such data, or it does not fit the protocol.
+        UnreadableImage: an image cannot be read, and ``data.strict`` is set.
+    """
+    data, protocol = recipe.data, recipe.protocol_in_use
+    if data.unlabelled is not None and not protocol.takes_unlabelled:
+        raise RecipeError(
+            f"data.unlabelled (--unlabelled) goes with the protocol adapt; {protocol.name} draws the unlabelled images "
+            "that it needs itself: leave it out, or set protocol=adapt"
+        )
+    datasets = [load_dataset(data.source, data.root, data.classes)]
+    if data.unlabelled is not None:
+        pool = load_unlabelled(data.unlabelled)
+        datasets = [replace(datasets[0], unlabelled=(*datasets[0].unlabelled, *pool))]
+    if protocol.takes_targets:
+        datasets += [load_dataset(target, data.root) for target in targets_of(recipe)]
+
+    def draw(datasets: Sequence[Dataset]) -> Splits:
+        return protocol.draw(datasets, recipe.draw_settings)
+
+    return draw_readable(draw, datasets, strict=data.strict, whole_train=recipe.mao.pool == "train")

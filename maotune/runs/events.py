@@ -1,0 +1,86 @@
+"""What a run reports to a callback while it goes on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from maotune.contract import Stage
+from maotune.train.history import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Images that have been read, encoded or scored so far."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Estimated cost of a run: seconds by part, and bytes."""
+
+    features: int
+    """Number of image features that are not in the bank yet."""
+    encoding: float
+    """Seconds to compute these."""
+    tuning: float
+    scoring: float
+    """Seconds of scoring, where it takes more than features from the bank."""
+    memory: int
+    """Peak memory in bytes: of the CUDA device, else of the process."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run."""
+        return self.encoding + self.tuning + self.scoring
+
+    def __str__(self) -> str:
+        parts = {"image features": self.encoding, "tuning": self.tuning, "scoring": self.scoring}
+        spent = ", ".join(f"{what} {duration(seconds)}" for what, seconds in parts.items() if seconds > 0)
+        return f"estimated {duration(self.seconds)} ({spent}) and {self.memory / 1e9:.1f} GB of memory"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people do: ``2.5 min``."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run is about to do, reported before it begins."""
+
+    stages: Sequence[Stage]
+    shots: int
+    """Labelled images."""
+    unlabelled: int
+    tests: int
+    views: int
+    """Features per image in the bank; 0 where the image tower is tuned."""
+    parameters: int
+    estimate: Estimate
+
+    @property
+    def updates(self) -> int:
+        """Updates of all stages."""
+        return sum(stage.epochs * (stage.updates or 0) for stage in self.stages)
+
+    def __str__(self) -> str:
+        stages = ", then ".join(
+            f"{stage.name}: {stage.epochs} x {stage.updates} updates over {len(stage.classes)} classes"
+            for stage in self.stages
+        )
+        images = f"{self.shots} labelled, {self.unlabelled} unlabelled, {self.tests} test images"
+        views = f"{self.views} views of each from the bank" if self.views else "the image tower in each step"
+        return (
+            f"plan: {stages} (epochs x updates, {self.updates:,} in all); {self.parameters:,} parameters\n"
+            f"      {images}; {views}; {self.estimate.features:,} image features to compute\n"
+            f"      {self.estimate}"
+        )
+
+
+Callback = Callable[[Event | Progress | RunPlan], None]
+"""Called with what happens, as it happens."""

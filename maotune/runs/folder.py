@@ -1,0 +1,91 @@
+"""Folders of runs: a folder holds the run whose recipe it has recorded, whatever its name."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from maotune.recipe.schema import OWN_TEXT, Recipe
+from maotune.runs.build import build_splits
+from maotune.runs.result import RESULT, Result
+from maotune.train.session import CHECKPOINT, CheckpointError, read_metadata
+
+RECIPE = "recipe.json"
+"""File of a trial's folder that says what it shall run."""
+
+
+def find_run_folder(parent: Path, recipe: Recipe) -> Path:
+    """Return the folder below ``parent`` that holds the run of ``recipe``, or one for it that is not there yet.
+
+    The recorded recipe decides and not the folder's name: names leave out settings at their defaults, which may have
+    been others when the folder was made. What decides no result (``Recipe.deciding``) is not compared.
+    """
+    named = parent / recipe.slug
+    others = sorted(path for path in parent.glob(f"{recipe.title_and_seed}-*") if path.is_dir() and path != named)
+    for folder in (named, *others):
+        recorded = recorded_recipe(folder)
+        if recorded is not None and same_run(recipe, recorded):
+            return folder
+    return next(folder for folder in _names(named) if recorded_recipe(folder) is None)
+
+
+def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
+    """Return the result of a finished run in ``folder`` (``find_run_folder``); None where it is not finished.
+
+    Raises:
+        CheckpointError: the data were elsewhere then (``data.root``), and are others here.
+    """
+    result = Result.find(folder)
+    if result is None:
+        return None
+    recorded, root = Recipe.model_validate(result.recipe).data.root, recipe.data.root
+    fingerprint = result.environment.get("data", {}).get("fingerprint")
+    if recorded != root and fingerprint not in (None, build_splits(recipe)[0].fingerprint()):
+        raise CheckpointError(
+            f"{folder} holds this run on other images: they were in {recorded or 'the working directory'} and are in "
+            f"{root or 'the working directory'} now, and differ. Choose another folder for runs (--folder), or delete it"
+        )
+    return result
+
+
+def recorded_recipe(folder: Path) -> Recipe | None:
+    """Return the recipe of the run in ``folder``; None where there is no run.
+
+    Raises:
+        CheckpointError: the record is damaged, or of a version of maotune with other settings.
+    """
+    for path in (folder / RECIPE, folder / RESULT):
+        if path.exists():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                return Recipe.model_validate(content["recipe"] if path.name == RESULT else content)
+            except (KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{path} was not written by this version of maotune ({error}): choose another folder, or delete it"
+                ) from error
+    checkpoint = folder / f"{CHECKPOINT}.safetensors"
+    if checkpoint.exists():
+        return Recipe.model_validate(read_metadata(checkpoint)["recipe"])
+    return None
+
+
+def same_run(requested: Recipe, recorded: Recipe) -> bool:
+    """Whether two recipes have the same result; the recorded one has the data set's own texts filled in."""
+    first, second = requested.deciding(), recorded.deciding()
+    for key, value in first["learner"].items():
+        if value == OWN_TEXT and key in second["learner"]:
+            second["learner"][key] = OWN_TEXT
+    return first == second
+
+
+def identity(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a checkpoint as far as they decide the result, also where an older version wrote them."""
+    return {**metadata, "recipe": Recipe.model_validate(metadata["recipe"]).deciding()}
+
+
+def _names(first: Path) -> Iterator[Path]:
+    yield first
+    number = 2
+    while True:
+        yield first.with_name(f"{first.name}-{number}")
+        number += 1

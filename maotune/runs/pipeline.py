@@ -1,0 +1,68 @@
+"""From images to batches and scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from maotune.clip import FrozenCLIP
+from maotune.contract import AbstractLearner, Batches
+from maotune.data.batches import PixelSource, SampleBatches, Sampler, SequentialSampler
+from maotune.data.feature_bank import FeatureBank, default_folder
+from maotune.data.images.views import TestView, TrainView
+from maotune.data.sets.dataset import Sample
+from maotune.protocols.protocol import Test
+from maotune.recipe.schema import Recipe
+from maotune.runs.events import Callback, Progress
+from maotune.train.evaluate import Evaluation, evaluate
+
+
+@dataclass
+class Pipeline:
+    """From images to batches: the frozen model, the feature bank, and the views."""
+
+    clip: FrozenCLIP
+    recipe: Recipe
+    callback: Callback = lambda event: None
+    keep: bool = True
+    """Whether the feature bank may keep features on disk, where the recipe wants that."""
+    bank: FeatureBank = field(init=False)
+
+    def __post_init__(self) -> None:
+        data = self.recipe.data
+        self.bank = FeatureBank(self.clip, default_folder() if data.bank and self.keep else None)
+        self.test_view = TestView(self.clip.preprocess)
+        self.train_view = TrainView(self.clip.preprocess, data.crop_scale, data.flip)
+        self.views = data.views or self.recipe.epochs
+
+    def make_batches(
+        self, samples: Sequence[Sample], labels: Tensor, sampler: Sampler, *, training: bool
+    ) -> Callable[[AbstractLearner], Batches]:
+        """Return a function from a learner to its batches: features from the bank, pixels, or both."""
+        view = self.train_view if training else self.test_view
+
+        def batches(learner: AbstractLearner) -> Batches:
+            features = None
+            if learner.uses_frozen_features:
+                features = self.bank.features(samples, view, self.views if training else 1, self._progress("features"))
+            pixels = PixelSource(samples, view) if learner.tunes_image_tower else None
+            return SampleBatches(samples, labels, sampler, features=features, pixels=pixels, pairs=learner.views == 2)
+
+        return batches
+
+    def test_batches(self, learner: AbstractLearner, samples: Sequence[Sample]) -> Batches:
+        """Return batches of the test view of each image, in order."""
+        sampler = SequentialSampler(len(samples), 64 if learner.tunes_image_tower else 256)
+        labels = torch.tensor([sample.label for sample in samples])
+        return self.make_batches(samples, labels, sampler, training=False)(learner)
+
+    def score(self, learner: AbstractLearner, test: Test) -> Evaluation:
+        """Classify the images of ``test``; the learner is left bound to its classes."""
+        learner.bind(test.classes)
+        batches = self.test_batches(learner, test.samples)
+        progress = self._progress("scoring")
+        return evaluate(learner, batches, lambda done: progress(done, len(test.samples)))
+
+    def _progress(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.callback(Progress(what, done, total))

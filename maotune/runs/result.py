@@ -1,0 +1,63 @@
+"""The result of a run, and its file."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from maotune.train.session import CheckpointError, write_whole
+
+RESULT = "result.json"
+"""File of a run's folder that holds its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Scores and circumstances of a finished run, in numbers that JSON can hold. Accuracies in percent."""
+
+    dataset: str
+    protocol: str
+    learner: str
+    method: str
+    seed: int
+    shots: int
+    scores: dict[str, float]
+    """Accuracy by test, with what sums them up: ``base``, ``new`` and their harmonic mean ``h``; ``val`` and ``test`` in
+    adapt; ``all`` in few-shot; the data sets and their ``average`` in cross-dataset."""
+    scored_with: dict[str, str]
+    """Test -> the stage whose prompts scored it."""
+    zeroshot: dict[str, float]
+    """``scores`` of zero-shot CLIP."""
+    stages: list[dict[str, Any]]
+    """Per stage: updates, images, seconds, losses per epoch, accuracy of its prompts on every test."""
+    pseudo_labels: dict[str, float] | None
+    """Quality of the pseudo-labels, where there are any."""
+    skipped: list[dict[str, str]]
+    """Images that could not be read."""
+    templates: list[str]
+    """Texts of zero-shot CLIP."""
+    parameters: int
+    """Number of learnable parameters."""
+    peak_memory: int
+    """Peak memory in bytes."""
+    seconds: float
+    """Wall time of the process that finished the run; seconds of stages count all processes."""
+    environment: dict[str, Any]
+    recipe: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write ``result.json`` atomically."""
+        write_whole(folder / RESULT, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def find(cls, folder: Path) -> "Result | None":
+        """Read ``result.json`` of ``folder``; None where no run has been finished there."""
+        path = folder / RESULT
+        if not path.exists():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} was not written by this version of maotune ({error}): choose another folder, or delete it"
+            ) from error

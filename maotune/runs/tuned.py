@@ -1,0 +1,255 @@
+"""A finished run: its tuned prompts at work, and the file that holds all there is to deploy."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from maotune.clip import FrozenCLIP
+from maotune.contract import AbstractLearner
+from maotune.data.images.decode import ImageFile, MemoryImage, Skipped, scan
+from maotune.data.images.shards import SHARD
+from maotune.data.sets.catalog import load_dataset
+from maotune.data.sets.dataset import Sample
+from maotune.data.sets.readers import read_unlabelled
+from maotune.learners.zeroshot import ZeroShot
+from maotune.mao.stages import ZEROSHOT
+from maotune.protocols import PROTOCOLS
+from maotune.protocols.protocol import Test
+from maotune.recipe.schema import Recipe, choose
+from maotune.runs.build import build_clip, build_learner
+from maotune.runs.events import Callback, Progress
+from maotune.runs.pipeline import Pipeline
+from maotune.runs.result import Result
+from maotune.train.evaluate import Prediction, predict
+from maotune.train.session import CheckpointError, load_prompts, restore_prompts, save_prompts
+
+PROMPTS = "prompts.safetensors"
+"""File of a run's folder that holds all there is to deploy."""
+
+Images = str | Path | Image.Image | Iterable[str | Path | Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class StagePrompts:
+    """The prompts that a stage tuned."""
+
+    classes: tuple[str, ...]
+    """Classes that they were tuned on."""
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predicted classes of images."""
+
+    images: Prediction
+    skipped: tuple[Skipped, ...]
+    """Images that could not be read."""
+    prompts: str
+    """The stage whose prompts were used, or ``zeroshot``."""
+
+    def __len__(self) -> int:
+        return len(self.images.names)
+
+    def __iter__(self) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+        """Yield ``(name of the image, [(class, probability), ...])``, most probable class first."""
+        images = self.images
+        for name, indices, probabilities in zip(images.names, images.indices, images.probabilities, strict=True):
+            pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
+            yield name, [(images.classes[index], probability) for index, probability in pairs]
+
+
+class Run:
+    """Tuned prompts with the frozen CLIP that they belong to."""
+
+    def __init__(self, recipe: Recipe, clip: FrozenCLIP, stages: Mapping[str, StagePrompts], result: Result) -> None:
+        self.recipe, self.clip, self.stages, self.result = recipe, clip, stages, result
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in self.result.scores.items())
+        return f"Run({self.result.dataset}, {self.result.learner}, {self.result.method}: {scores})"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that were tuned on with labelled images."""
+        return self._tuned_classes[0]
+
+    @property
+    def known_classes(self) -> tuple[str, ...]:
+        """The classes to predict among by default: those of labelled images; in the protocol adapt, all."""
+        return PROTOCOLS[self.result.protocol].known_classes(self._tuned_classes)
+
+    def learner(self, classes: Sequence[str] | None = None, prompts: str = "auto") -> AbstractLearner:
+        """Return the tuned learner, bound to ``classes`` (default: those tuned on).
+
+        Args:
+            classes: any names, also ones never tuned on.
+            prompts: a stage of ``stages``, ``zeroshot``, or ``auto``: in the protocol adapt those that scored best on
+                validation images; in base-to-new those of the first stage where all of ``classes`` were tuned on there,
+                else, as in the other protocols, those of the last.
+
+        Raises:
+            RecipeError: no such prompts. ValueError: a class name that does not fit.
+        """
+        classes = tuple(classes) if classes is not None else self.known_classes
+        name = self._prompts_for(classes) if prompts == "auto" else choose("prompts", prompts, [*self.stages, ZEROSHOT])
+        if name == ZEROSHOT:
+            return ZeroShot(self.clip, classes, templates=tuple(self.result.templates))
+        learner = build_learner(self.recipe, self.clip, self.classes, open_run)
+        restore_prompts(learner, self.stages[name].tensors)
+        learner.bind(classes)
+        return learner.eval()
+
+    def predict(
+        self,
+        images: Images,
+        classes: Sequence[str] | None = None,
+        *,
+        top_k: int = 1,
+        prompts: str = "auto",
+        strict: bool = False,
+        callback: Callback = lambda event: None,
+    ) -> Predictions:
+        """Classify images: files, folders, or pictures in memory.
+
+        The class names are encoded once per call: give many images at a time.
+
+        Args:
+            images: paths of files, folders and tar shards, Pillow images, or a mixture of them.
+            classes: as in ``learner``.
+            top_k: classes per image.
+            prompts: as in ``learner``.
+            strict: stop at an unreadable image, instead of skipping and listing it.
+            callback: called with progress.
+
+        Raises:
+            ValueError: no image can be read, or ``classes`` and ``prompts`` do not fit.
+            UnreadableImage: an image cannot be read, if ``strict``.
+        """
+        classes = tuple(classes) if classes is not None else self.known_classes
+        name = self._prompts_for(classes) if prompts == "auto" else prompts
+        learner = self.learner(classes, name)
+        readable = scan(_samples(images), strict, lambda done, total: callback(Progress("reading", done, total)))
+        if not readable.kept:
+            raise ValueError(f"no image to classify. {readable.summary()}")
+        pipeline = Pipeline(self.clip, self.recipe, callback, keep=False)  # seen once: not for the bank on disk
+        batches = pipeline.test_batches(learner, [Sample(sample.image, 0) for sample in readable.kept])
+        return Predictions(predict(learner, batches, top_k), readable.skipped, name)
+
+    def evaluate(
+        self,
+        source: str | Path,
+        *,
+        root: str | Path | None = None,
+        classes: str | Path | None = None,
+        prompts: str = "auto",
+        split: str = "test",
+        callback: Callback = lambda event: None,
+    ) -> float:
+        """Return the accuracy in percent on a split of a labelled data set, over all classes and readable images.
+
+        Args:
+            source: a data set, as in ``tune``.
+            root: the folder of the data; default: where the run's own data set was, if it is that one.
+            classes: its class names file; default: the run's own, if it is that data set.
+            prompts: as in ``learner``.
+            split: test, val or train.
+            callback: called with progress.
+
+        Raises:
+            ValueError: no such data set, or no image in that split.
+        """
+        data = self.recipe.data
+        if str(source) == data.source:
+            root, classes = root or data.root, classes or data.classes
+        dataset = load_dataset(source, Path(root) if root else None, Path(classes) if classes else None)
+        readable = scan(getattr(dataset, choose("split", split, ("train", "val", "test"))))
+        if not readable.kept:
+            raise ValueError(f"{dataset.name} has no readable image in its {split} split")
+        pipeline = Pipeline(self.clip, self.recipe, callback)
+        return pipeline.score(self.learner(dataset.classes, prompts), Test(dataset.classes, readable.kept)).accuracy
+
+    def save(self, path: str | Path) -> Path:
+        """Write all there is to deploy to one small file, which ``maotune.load`` reads."""
+        path = Path(path)
+        metadata = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "clip": {"source": self.recipe.clip.source, "fingerprint": self.clip.fingerprint},
+            "stages": {name: list(stage.classes) for name, stage in self.stages.items()},
+            "result": asdict(self.result),
+        }
+        tensors = {f"{name}/{key}": t for name, stage in self.stages.items() for key, t in stage.tensors.items()}
+        save_prompts(path, tensors, metadata)
+        return path
+
+    @property
+    def _tuned_classes(self) -> list[tuple[str, ...]]:
+        return [stage.classes for stage in self.stages.values()]
+
+    def _prompts_for(self, classes: Sequence[str]) -> str:
+        protocol = PROTOCOLS[self.result.protocol]
+        return protocol.prompts_for(classes, self._tuned_classes, self.result.scored_with)
+
+
+def load_run(path: str | Path, *, clip: FrozenCLIP | None = None) -> Run:
+    """Load a tuned run, from its folder or from the file that ``Run.save`` wrote, wherever they have been moved.
+
+    Args:
+        path: the folder or the file.
+        clip: the CLIP that it was tuned on, if it has been loaded already or is not where it was.
+
+    Raises:
+        CheckpointError: no such file, or its prompts belong to another CLIP.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / PROMPTS
+        if not path.exists():
+            raise CheckpointError(
+                f"{path.parent} holds no finished run: finish it with the command that began it and --resume"
+            )
+    tensors, metadata = load_prompts(path)
+    if "stages" not in metadata:
+        raise CheckpointError(f"{path} holds the prompts of one stage: load {PROMPTS}, which stands beside it")
+    try:
+        recipe, result = Recipe.model_validate(metadata["recipe"]), Result(**metadata["result"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} was written by another version of maotune: {error}") from error
+    clip = clip or build_clip(recipe.clip)
+    if clip.fingerprint != metadata["clip"]["fingerprint"]:
+        raise CheckpointError(
+            f"the prompts in {path} were tuned on {metadata['clip']['source']} with other weights (fingerprint "
+            f"{metadata['clip']['fingerprint'][:12]}, here {clip.fingerprint[:12]}): prompts fit only the CLIP they "
+            "were tuned on. Give that one (--clip, clip=...)"
+        )
+    stages = {
+        name: StagePrompts(
+            tuple(classes),
+            {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")},
+        )
+        for name, classes in metadata["stages"].items()
+    }
+    return Run(recipe, clip, stages, result)
+
+
+def open_run(folder: str) -> tuple[FrozenCLIP, AbstractLearner]:
+    """Return the CLIP of a finished run, and its learner with the tuned prompts: a teacher for other learners."""
+    run = load_run(folder)
+    return run.clip, run.learner()
+
+
+def _samples(images: Images) -> list[Sample]:
+    if isinstance(images, str | Path | Image.Image):
+        images = [images]
+    samples: list[Sample] = []
+    for number, image in enumerate(images):
+        if isinstance(image, Image.Image):
+            samples.append(Sample(MemoryImage(image, f"image {number}"), -1))
+        elif Path(image).is_dir() or Path(image).suffix.lower() == SHARD:
+            samples += read_unlabelled(Path(image))
+        else:
+            samples.append(Sample(ImageFile(Path(image)), -1))
+    return samples
