@@ -1,4 +1,4 @@
-"""What can be chosen, each with a line on it: what ``maotune list`` prints."""
+"""Descriptions of all choices, as ``maotune list`` prints them."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ from maotune.recipe.suites import SUITES
 
 
 def listings() -> dict[str, Callable[[], dict[str, str]]]:
-    """What can be chosen, each with a line on it."""
+    """Return the lists of choices by name; each list has a line per choice."""
 
     def first_line(thing: Any) -> str:
         return (inspect.getdoc(thing) or "").partition("\n")[0]
@@ -43,31 +43,31 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
 
 
 def _described(schema: dict[str, Any], node: dict[str, Any] | None = None, prefix: str = "") -> dict[str, str]:
-    """The settings in a JSON schema by dotted key, each with what it means, what is allowed, and the default."""
-    found: dict[str, str] = {}
+    """Describe the settings of a JSON schema by dotted key: meaning, allowed values, default."""
+    settings: dict[str, str] = {}
     for name, entry in (node or schema)["properties"].items():
         inner = resolve(entry, schema)
         off = "default" in entry and entry["default"] is None  # a group that is off is a setting itself
         if off or "properties" not in inner:
             allowed = f" One of {', '.join(entry['enum'])}." if "enum" in entry else ""
             meaning = " ".join(entry.get("description", "").split())
-            found[prefix + name] = f"{meaning}{allowed} Default: {_shown(entry.get('default'))}."
+            settings[prefix + name] = f"{meaning}{allowed} Default: {_shown(entry.get('default'))}."
         if "properties" in inner:
-            found |= _described(schema, inner, f"{prefix}{name}.")
-    return found
+            settings |= _described(schema, inner, f"{prefix}{name}.")
+    return settings
 
 
 def _learner_settings() -> dict[str, str]:
-    """The learners' own settings, from their signatures and the ``Args`` of their docstrings."""
-    owners: dict[str, dict[str, list[str]]] = {}  # by key, then by what is said of it
+    """Describe the learners' own settings, from their signatures and the ``Args`` of their docstrings."""
+    owners: dict[str, dict[str, list[str]]] = {}  # key -> description -> learners
     kinds: list[tuple[str, type[AbstractLearner]]] = [*LEARNERS.items(), ("", DePT)]
     for owner, kind in kinds:
         doc = inspect.getdoc(kind) or ""
         for parameter in inspect.signature(kind.__init__).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 until = r"(?=^    \w+: |^\S|^$|\Z)"
-                said = re.search(rf"^    {parameter.name}: (.+?){until}", doc, re.MULTILINE | re.DOTALL)
-                meaning = f"{' '.join(said[1].split())} " if said else ""
+                described = re.search(rf"^    {parameter.name}: (.+?){until}", doc, re.MULTILINE | re.DOTALL)
+                meaning = f"{' '.join(described[1].split())} " if described else ""
                 key = f"{'learner' if owner else 'dept'}.{parameter.name}"
                 entry = f"{meaning}Default: {_shown(parameter.default)}."
                 owners.setdefault(key, {}).setdefault(entry, []).append(owner)

@@ -18,19 +18,19 @@ SHORT = {key: f"data.{key}" for key in ("shots", "unlabelled", "classes", "root"
 
 @functools.cache
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
+    """Return the paths of the recipes that come with the package, by name."""
     folder = Path(__file__).parents[1] / "recipes"
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
-    """Read a recipe.
+    """Load a recipe.
 
     Args:
-        path: a YAML file, or the name of a recipe that ships with maotune (``icons/coop``); None: that of the
-            learner, for the CLIP that is tuned.
+        path: a YAML file, or the name of a recipe that ships with maotune (``icons/coop``); None: the
+            learner's recipe for the CLIP that is tuned.
         overrides: ``key=value`` with dotted keys (``learner.context_length=4``; values are YAML), or a mapping; those
-            of ``SHORT`` need no dot. Another learner than the file's drops the file's settings of its own.
+            of ``SHORT`` need no dot. With another learner than the file's, the file's learner settings are dropped.
 
     Raises:
         RecipeError: no such file, not YAML, unknown keys or names, wrong values.
@@ -57,7 +57,7 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     name = dict(pairs).get("learner.name")
     if name is not None and isinstance(tree.get("learner"), dict) and tree["learner"].get("name", "coop") != name:
         tree["learner"] = {}
-    _lay_protocol(tree, dict(pairs).get("protocol"))
+    _apply_protocol(tree, dict(pairs).get("protocol"))
     for key, value in pairs:
         _put(tree, key, value)
     try:
@@ -66,33 +66,33 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
         raise RecipeError(explain(error, Recipe)) from None
 
 
-def _lay_protocol(tree: dict[str, Any], asked: Any) -> None:
-    """The settings of the protocol: under a file that names it, over one that was written for another."""
+def _apply_protocol(tree: dict[str, Any], override: Any) -> None:
+    """Apply the protocol's own settings: below those of a file that names it, above those of a file for another."""
     written = tree.get("protocol")
-    protocol = PROTOCOLS.get(str(asked or written))
+    protocol = PROTOCOLS.get(str(override or written))
     for key, value in protocol.settings.items() if protocol else ():
-        if written != (asked or written) or not _has(tree, key):
+        if written != (override or written) or not _has(tree, key):
             _put(tree, key, value)
 
 
 def _has(tree: Mapping[str, Any], key: str) -> bool:
     """Whether a dotted key has a value."""
-    found: Any = tree
+    node: Any = tree
     for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(node, Mapping) or part not in node:
             return False
-        found = found[part]
+        node = node[part]
     return True
 
 
 @functools.lru_cache
 def _parsed(text: str) -> Any:
-    """YAML; a sweep reads the same few files for thousands of runs."""
+    """Parse YAML, cached: a sweep loads the same few files for thousands of runs."""
     return yaml.safe_load(text)
 
 
 def _default_recipe(given: Mapping[str, Any]) -> str | None:
-    """``icons/LEARNER`` for the shipped CLIP, else ``vit-b16/LEARNER``."""
+    """Return ``icons/LEARNER`` for the shipped CLIP, else ``vit-b16/LEARNER``."""
     learner = given.get("learner.name", "coop")
     family = "icons" if given.get("clip.source", "iconclip") == "iconclip" else "vit-b16"
     name = f"{family}/{learner}"
@@ -100,7 +100,7 @@ def _default_recipe(given: Mapping[str, Any]) -> str | None:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """Key and value of ``key=value``; the value is YAML.
+    """Split ``key=value``; the value is YAML.
 
     Raises:
         RecipeError: no ``=``, or no YAML.

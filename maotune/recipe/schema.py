@@ -37,7 +37,7 @@ class RecipeError(ValueError):
 
 
 class Settings(BaseModel):
-    """Settings that know their keys."""
+    """Settings that refuse unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
@@ -52,7 +52,7 @@ class ClipSettings(Settings):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the frozen weights; prompts are always float32."""
     activation_checkpointing: bool = False
-    """Keep less for the backward and compute it again there: less memory, about a third more time a step."""
+    """Keep fewer activations and recompute them in the backward pass: less memory, about a third more time per step."""
 
 
 class DataSettings(Settings):
@@ -61,25 +61,25 @@ class DataSettings(Settings):
     source: str = "icons-animals"
     """A shipped set, a folder of images, a CSV/JSONL/split file, or ``hub:PATH_OR_ID``."""
     root: Path | None = None
-    """Where the source is looked for if it is a name or a relative path."""
+    """The folder of the data, where the source is a name or a relative path."""
     classes: Path | None = None
     """A text file of class names, with optional display names."""
     unlabelled: Path | None = None
-    """Unlabelled images for MAO's new stage (the ``adapt`` protocol): a folder, tar shards, or ``hub:...``."""
+    """The pool of unlabelled images for MAO's new stage (protocol ``adapt``): a folder, tar shards, or ``hub:...``."""
     targets: tuple[str, ...] | None = None
-    """What cross-dataset scores beside the source; default: the other sets of its suite, and those of its kind."""
+    """Data sets that cross-dataset scores beside the source; default: the other sets of its suite, and its shifts."""
     split: Split = "test"
-    """What is scored (not in adapt): choose settings on ``val``. ``held-out``: training images not tuned on."""
+    """The split to score (not in adapt): choose settings on ``val``; ``held-out``: training images not tuned on."""
     shots: int = Field(default=16, ge=1)
-    """Labelled images a class."""
+    """Labelled images per class."""
     unlabelled_shots: int | None = Field(default=None, ge=1)
-    """Unlabelled images a new class, in base-to-new; default: as many as ``shots``."""
+    """Unlabelled images per new class, in base-to-new; default: as many as ``shots``."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Area of a random crop, as a share of the picture (CoOp's augmentation)."""
+    """Range of the area of a random crop, as a share of the image (CoOp's augmentation)."""
     flip: bool = True
     """Whether half the training views are mirrored."""
     views: int | None = Field(default=None, ge=1)
-    """Augmented views an image in the feature bank; default: one an epoch."""
+    """Augmented views per image in the feature bank; default: one per epoch."""
     bank: bool = True
     """Keep image features on disk, shared by epochs, stages, seeds and learners."""
     strict: bool = False
@@ -98,7 +98,7 @@ class Recipe(Settings):
     learner: dict[str, Any] = {"name": "coop"}
     """``name`` of the learner and its own settings."""
     dept: dict[str, Any] | None = None
-    """Hold the learner in DePT, with these settings of its (``{}``: the published ones)."""
+    """Wrap the learner in DePT, with these settings (``{}``: the published ones)."""
     mao: MaoSettings = MaoSettings()
     train: FitSettings = FitSettings()
     epochs: int = Field(default=20, ge=1)
@@ -106,11 +106,11 @@ class Recipe(Settings):
     lr: float = Field(default=0.002, gt=0)
     """Learning rate of the learner as published; MAO's own is ``mao.lr``."""
     batch_size: int = Field(default=32, ge=1)
-    """Images a batch outside MAO's base stage."""
+    """Images per batch outside MAO's base stage."""
     templates: str = "dataset"
     """Zero-shot prompts: ``dataset`` (its own), ``ensemble`` (60 of them), or one with ``{}`` for the class name."""
     seed: int = Field(default=1, ge=0)
-    """Of the few-shot draw, the initial prompts, the order and the crops."""
+    """Seed of the few-shot draw, the initial prompts, the order of images and the crops."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
@@ -125,14 +125,14 @@ class Recipe(Settings):
 
     @property
     def protocol_in_use(self) -> Protocol:
-        """The protocol that runs: ``auto`` is base-to-new for data sets with a name, else adapt."""
+        """The protocol to run: ``auto`` is base-to-new for data sets with a name, else adapt."""
         if self.protocol != "auto":
             return PROTOCOLS[self.protocol]
         return PROTOCOLS["base-to-new" if self.data.source in names() else "adapt"]
 
     @property
     def draw_settings(self) -> DrawSettings:
-        """What the protocol needs to know."""
+        """The settings that the protocol draws by."""
         data = self.data
         return DrawSettings(
             shots=data.shots,
@@ -143,7 +143,7 @@ class Recipe(Settings):
         )
 
     def deciding(self, *, exclude_defaults: bool = False) -> dict[str, Any]:
-        """The settings that decide the result, as JSON can hold them: not where data are and what computes."""
+        """Return the settings that decide the result, as JSON: without where data are and which device computes."""
         settings = self.model_dump(mode="json", exclude=_UNDECIDING, exclude_defaults=exclude_defaults)
         if not exclude_defaults:
             settings["protocol"] = self.protocol_in_use.name
@@ -151,7 +151,7 @@ class Recipe(Settings):
 
     @property
     def title_and_seed(self) -> str:
-        """Data set, learner, method and seed, as the name of a run's folder begins."""
+        """Data set, learner, method and seed: the beginning of the name of a run's folder."""
         source = re.sub(r"\W+", "-", Path(self.data.source).stem.lower()).strip("-")
         return f"{source}-{self.title}-{self.method}-seed{self.seed}"
 
@@ -167,20 +167,20 @@ class Recipe(Settings):
 
     @property
     def learner_name(self) -> str:
-        """A key of ``LEARNERS``."""
+        """The learner's key in ``LEARNERS``."""
         return str(self.learner.get("name", "coop"))
 
     @property
     def title(self) -> str:
-        """The learner as tables call it."""
+        """The learner's name in tables."""
         return self.learner_name + ("+dept" if self.dept is not None else "")
 
 
 def choose(what: str, given: str, allowed: Iterable[str]) -> str:
-    """``given``, if it is allowed.
+    """Return ``given`` if it is allowed.
 
     Raises:
-        RecipeError: it is not; the message names the nearest.
+        RecipeError: it is not; the message names the nearest allowed values.
     """
     allowed = list(allowed)
     if given in allowed:
@@ -194,7 +194,7 @@ def _nearest(given: str, allowed: Sequence[str]) -> str:
 
 
 def learner_settings(learner: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked keyword arguments for the learner's constructor: its signature is its settings.
+    """Return the validated keyword arguments of the learner's constructor: its signature is its settings.
 
     Raises:
         RecipeError: unknown learner or setting, or a value of the wrong kind.
@@ -205,7 +205,7 @@ def learner_settings(learner: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments(learner: type[AbstractLearner], given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """``given``, checked against the keyword-only arguments of a constructor, with the defaults of the others."""
+    """Validate ``given`` against the keyword-only arguments of a constructor; return all, with defaults."""
     model = _settings_of(learner)
     try:
         checked = model(**given)
@@ -216,7 +216,7 @@ def arguments(learner: type[AbstractLearner], given: Mapping[str, Any], where: s
 
 @functools.cache
 def _settings_of(learner: type[AbstractLearner]) -> type[BaseModel]:
-    """The keyword-only arguments of a constructor as a model."""
+    """Return a pydantic model of the keyword-only arguments of a constructor."""
     fields: dict[str, Any] = {
         p.name: (p.annotation, p.default)
         for p in inspect.signature(learner.__init__).parameters.values()
@@ -226,7 +226,7 @@ def _settings_of(learner: type[AbstractLearner]) -> type[BaseModel]:
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
-    """A validation error in sentences, unknown keys with the nearest valid ones."""
+    """Write a validation error in sentences, with the nearest valid keys for unknown ones."""
     lines = []
     for problem in error.errors():
         path = [where, *map(str, problem["loc"])] if where else [*map(str, problem["loc"])]
@@ -251,9 +251,9 @@ def _keys_at(model: type[BaseModel], path: Sequence[str]) -> list[str]:
 
 
 def resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A node of a JSON schema, or what it refers to, also where it may be null instead."""
+    """Return a node of a JSON schema, or the node that it refers to, also where null is an alternative."""
     for option in (node, *node.get("anyOf", ())):
         if "$ref" in option:
-            found: dict[str, Any] = schema["$defs"][option["$ref"].rpartition("/")[2]]
-            return found
+            referred: dict[str, Any] = schema["$defs"][option["$ref"].rpartition("/")[2]]
+            return referred
     return node

@@ -13,7 +13,7 @@ class Suite(NamedTuple):
 
     sets: tuple[str, ...]
     settings: Mapping[str, Any] = {}
-    """Of the recipe, for ``maotune run``, unless told otherwise: what makes the whole suite affordable."""
+    """Defaults of the recipe for ``maotune run``, which make the whole suite affordable."""
 
 
 SUITES: Mapping[str, Suite] = {
@@ -25,7 +25,7 @@ on two cores. coop-11 are the paper's, below ``data.root``."""
 
 
 def find_suite(suite: str) -> Suite:
-    """The data sets of a suite, and its settings.
+    """Return the suite of that name.
 
     Raises:
         RecipeError: no such suite.
@@ -34,7 +34,7 @@ def find_suite(suite: str) -> Suite:
 
 
 def targets_of(recipe: Recipe) -> tuple[str, ...]:
-    """The data sets that cross-dataset scores beside the source.
+    """Return the data sets that cross-dataset scores beside the source.
 
     Unless ``data.targets`` names them: the other sets of the source's suite, and those that show its classes in other
     pictures (ImageNetV2, -Sketch, -A, -R), where they are below ``data.root``.

@@ -18,18 +18,18 @@ from maotune.runs.pipeline import Pipeline
 from maotune.train.device import peak_memory
 
 FEW = 8
-"""Classes that a step is measured over, at most."""
+"""Largest number of classes that a step is measured over."""
 SLOW = 5.0
-"""Seconds: a step that takes longer is not measured twice."""
+"""A step that takes more seconds than this is measured once."""
 
 
 def uses_pool(stages: Sequence[Stage]) -> bool:
-    """Whether a stage looks at the unlabelled images."""
+    """Whether a stage uses the unlabelled images."""
     return any(stage.name in ("new", "distill") for stage in stages)
 
 
 def estimate(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stage], splits: Splits) -> Estimate:
-    """Measure a few images, and steps over a few classes; the learner is left as it is."""
+    """Estimate the cost of a run from a few images and steps over a few classes; the learner is not changed."""
     tests = [sample for test in splits.tests.values() for sample in test.samples]
     pool = splits.unlabelled.samples if splits.unlabelled and uses_pool(stages) else ()
     learned = [*splits.shots, *pool]
@@ -57,25 +57,25 @@ def estimate(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stag
 
 
 def _image_seconds(pipeline: Pipeline, samples: Sequence[Sample]) -> float:
-    """Seconds to read, augment and encode an image."""
+    """Return the seconds to read, augment and encode an image."""
     bank = FeatureBank(pipeline.clip, None, pipeline.bank.batch_size)
     few = samples[: max(1, bank.batch_size // 4)]
-    bank.features(few[:1], pipeline.test_view)  # sets up once
+    bank.features(few[:1], pipeline.test_view)  # one-time set-up
     start = time.perf_counter()
     bank.features(few, pipeline.train_view)
     return (time.perf_counter() - start) / len(few)
 
 
 class _Step(NamedTuple):
-    """What an update costs."""
+    """Cost of an update."""
 
     seconds: float
     kept: float
-    """Bytes kept for the backward."""
+    """Bytes kept for the backward pass."""
 
 
 def _step(pipeline: Pipeline, learner: AbstractLearner, stage: Stage) -> _Step:
-    """Of ``stage``: measured over few classes, from there in a straight line to as many as the stage encodes."""
+    """Estimate the cost of an update: measured over few classes, extrapolated linearly to those of the stage."""
     classes = len(stage.classes)
     if stage.batch_candidates and not learner.scores_all_classes:
         classes = min(classes, stage.batch_size or classes)
@@ -89,7 +89,7 @@ def _step(pipeline: Pipeline, learner: AbstractLearner, stage: Stage) -> _Step:
 
 
 def _measure(pipeline: Pipeline, learner: AbstractLearner, stage: Stage, classes: int) -> _Step:
-    """An update on noise over ``classes`` of the bound classes, by a copy of the learner."""
+    """Measure an update on noise over ``classes`` of the bound classes, with a copy of the learner."""
     device = pipeline.clip.device
     probe = copy.deepcopy(learner).train()
     probe.bind(learner.classes[:classes])
@@ -103,9 +103,9 @@ def _measure(pipeline: Pipeline, learner: AbstractLearner, stage: Stage, classes
             features=torch.randn(features, device=device) if learner.uses_frozen_features else None,
             second_images=torch.randn(pixels, device=device) if learner.views == 2 else None,
         )
-        taken: list[float] = []
+        durations: list[float] = []
         kept = 0.0
-        while len(taken) < 2 and sum(taken) < SLOW:  # the first step pays for what is set up once
+        while len(durations) < 2 and sum(durations) < SLOW:  # the first includes one-time set-up
             seen: dict[int, int] = {}
 
             def note(tensor: Tensor, seen: dict[int, int] = seen) -> Tensor:
@@ -118,6 +118,6 @@ def _measure(pipeline: Pipeline, learner: AbstractLearner, stage: Stage, classes
             loss = torch.stack([*terms.values()]).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             loss.item()  # waits for the device
-            taken.append(time.perf_counter() - start)
+            durations.append(time.perf_counter() - start)
             kept = float(sum(seen.values()))
-    return _Step(min(taken), kept)
+    return _Step(min(durations), kept)

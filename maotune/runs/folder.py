@@ -43,7 +43,7 @@ def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
     if recorded != root and fingerprint not in (None, build_splits(recipe)[0].fingerprint()):
         raise CheckpointError(
             f"{folder} holds this run on other images: they were in {recorded or 'the working directory'} and are in "
-            f"{root or 'the working directory'} now, and differ. Choose another folder for runs (--folder), or delete it"
+            f"{root or 'the working directory'} now, and differ. Choose another --folder for runs, or delete it"
         )
     return result
 

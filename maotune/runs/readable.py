@@ -49,9 +49,9 @@ def read_all(samples: Sequence[Sample], strict: bool) -> Scan:
     Raises:
         UnreadableImage: an image cannot be read, if ``strict``.
     """
-    found = scan([sample for sample in samples if not isinstance(sample.image, IconImage)], strict)
-    bad = {image.name for image in found.skipped}
-    return Scan(tuple(sample for sample in samples if not bad or sample.image.name not in bad), found.skipped)
+    result = scan([sample for sample in samples if not isinstance(sample.image, IconImage)], strict)
+    bad = {image.name for image in result.skipped}
+    return Scan(tuple(sample for sample in samples if not bad or sample.image.name not in bad), result.skipped)
 
 
 def _used(splits: Splits, whole_train: bool) -> Iterator[Sample]:

@@ -22,7 +22,7 @@ class Result:
     seed: int
     shots: int
     scores: dict[str, float]
-    """Accuracy by test, with what sums them up: ``base``, ``new`` and their harmonic mean ``h``; ``val`` and ``test`` in
+    """Accuracy by test, and what sums them up: ``base``, ``new`` and their harmonic mean ``h``; ``val`` and ``test`` in
     adapt; ``all`` in few-shot; the data sets and their ``average`` in cross-dataset."""
     scored_with: dict[str, str]
     """Test -> the stage whose prompts scored it."""

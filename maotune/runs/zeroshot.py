@@ -33,7 +33,7 @@ class ZeroShotScores:
 def score_zeroshot(
     recipe: Recipe, clip: FrozenCLIP, split: str, callback: Callback = lambda event: None
 ) -> ZeroShotScores:
-    """Score one data set (``recipe.data``) without tuning anything; unreadable images are left out.
+    """Score one data set (``recipe.data``) without tuning anything; unreadable images are skipped.
 
     Raises:
         ValueError: no such data set, or no image in that split, or in one half of its classes.
