@@ -6,12 +6,10 @@ int64) and ``features`` (n, d) float32. Shards appear by renaming, never change,
 so that processes need no lock: two of them may compute the same thing, and the same thing is written.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +26,7 @@ from torch import Tensor
 from maotune.data.images.decode import Progress, decode_threads
 from maotune.data.images.views import View, view_seed
 from maotune.data.sets.dataset import ImageRef, Sample
+from maotune.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -324,14 +323,9 @@ class _Space:
         keys = torch.from_numpy(np.frombuffer(b"".join(self._fresh), np.uint8).reshape(len(self._fresh), -1).copy())
         features = torch.stack([self._memory[key] for key in self._fresh])
         target = self.folder / f"{hashlib.sha256(keys.numpy().tobytes()).hexdigest()[:32]}.safetensors"
-        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(save({"keys": keys, "features": features}, {"sha256": _checksum(keys, features)}))
-            os.replace(temporary, target)
+            write_atomic(target, save({"keys": keys, "features": features}, {"sha256": _checksum(keys, features)}))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             log.warning("cannot save features in %s (%s); they stay in memory", self.folder, error)
             self._fresh.clear()
             return

@@ -11,6 +11,7 @@ from PIL import ImageOps
 
 from maotune.data.sets.dataset import Sample
 from maotune.experiments.first_batches import HARD, RANDOM, TITLES, Draws, draws, new_figure, paths
+from maotune.files import open_atomic, write_atomic
 from maotune.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class Cases:
     def save(self, folder: Path) -> list[Path]:
         """Write ``cases-DATASET-seedN.json`` and the pictures as PNG; returns their paths."""
         document, figure = paths(folder, f"cases-{self.draws.dataset}-seed{self.seed}", "json", "png")
-        document.write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
-        draw_cases(self).savefig(figure, dpi=120)
+        write_atomic(document, json.dumps(self.document(), indent=1) + "\n")
+        with open_atomic(figure) as file:
+            draw_cases(self).savefig(file, format="png", dpi=120)
         return [document, figure]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from maotune.experiments.first_batches import COLOURS, TITLES, draws, new_figure, paths
+from maotune.files import open_atomic, write_atomic
 from maotune.mao.sampler import class_embeddings
 from maotune.recipe import Recipe
 
@@ -74,8 +75,9 @@ class Density:
     def save(self, folder: Path) -> list[Path]:
         """Write ``density-DATASET-seedN.json`` and its figure as SVG; returns their paths."""
         document, figure = paths(folder, f"density-{self.dataset}-seed{self.seed}", "json", "svg")
-        document.write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
-        draw_density(self).savefig(figure, metadata={"Date": None})
+        write_atomic(document, json.dumps(self.document(), indent=1) + "\n")
+        with open_atomic(figure) as file:
+            draw_density(self).savefig(file, format="svg", metadata={"Date": None})
         return [document, figure]
 
 

@@ -5,8 +5,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maotune.data.batches import Draw
+from maotune.files import open_atomic
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -107,10 +106,8 @@ def hard_negatives(
     spaced = class_embeddings([name.replace("_", " ") for name in names])
     table = nearest(spaced, spaced if underscores == "both" else class_embeddings(names), k)
     if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".tmp", delete=False) as file:
+        with open_atomic(kept) as file:
             np.save(file, table.numpy())
-        os.replace(file.name, kept)  # whole or not at all, whoever else writes it
     return table
 
 

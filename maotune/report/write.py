@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from maotune.files import write_atomic
 from maotune.report.document import Report
 from maotune.report.latex import latex
 from maotune.report.markdown import markdown
 from maotune.report.page import page
 from maotune.report.study import Study
 from maotune.report.tidy import tidy
-from maotune.train.session import write_whole
 
 
 class Format(NamedTuple):
@@ -32,7 +32,7 @@ FORMATS: Mapping[str, Format] = {
 def write(
     report: Report, studies: Sequence[Study], folder: Path, formats: Sequence[str] = tuple(FORMATS)
 ) -> list[Path]:
-    """Write the files of the formats into ``folder``, each whole or not at all; gives their paths.
+    """Write the files of the formats into ``folder``, each atomically; gives their paths.
 
     Raises:
         KeyError: a format that is none of ``FORMATS``.
@@ -40,7 +40,6 @@ def write(
     written = []
     for name in formats:
         path = folder / FORMATS[name].file
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, FORMATS[name].write(report, studies))
+        write_atomic(path, FORMATS[name].write(report, studies))
         written.append(path)
     return written

@@ -14,8 +14,8 @@ from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Batch
 from maotune.data.images.views import TestView
 from maotune.data.sets.dataset import Sample
+from maotune.files import write_atomic
 from maotune.train.evaluate import evaluate
-from maotune.train.session import write_whole
 
 INFERENCE = "inference.json"
 """File of a run's folder that holds the inference speed of its prompts."""
@@ -35,7 +35,7 @@ class Inference:
 
     def save(self, folder: Path) -> None:
         """Write ``inference.json`` atomically."""
-        write_whole(folder / INFERENCE, json.dumps(asdict(self), indent=1) + "\n")
+        write_atomic(folder / INFERENCE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Inference | None":

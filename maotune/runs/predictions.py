@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from maotune.files import write_atomic
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.protocols.protocol import Splits
 from maotune.train.evaluate import Evaluation
-from maotune.train.session import write_whole
 
 SCORING = "scoring.json"
 """The file of a run's folder that says what was taken for what."""
@@ -46,7 +46,7 @@ class Scoring:
 
     def save(self, folder: Path) -> None:
         """Write ``scoring.json``, whole or not at all."""
-        write_whole(folder / SCORING, json.dumps(asdict(self), separators=(",", ":")) + "\n")
+        write_atomic(folder / SCORING, json.dumps(asdict(self), separators=(",", ":")) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Scoring | None":

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from maotune.train.session import CheckpointError, write_whole
+from maotune.files import write_atomic
+from maotune.train.session import CheckpointError
 
 RESULT = "result.json"
 """File of a run's folder that holds its result."""
@@ -47,7 +48,7 @@ class Result:
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` atomically."""
-        write_whole(folder / RESULT, json.dumps(asdict(self), indent=1) + "\n")
+        write_atomic(folder / RESULT, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Result | None":

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from maotune.files import is_locked
 from maotune.runs.result import RESULT
-from maotune.sweep.lock import is_held
 from maotune.sweep.trial import LOCK, LOG, Ending, give_up, reason_of, saved
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _settle(course: Course, ended: Ended, deaths: dict[Path, int], marks: dict[P
 def _look_elsewhere(course: Course) -> None:
     """Take over the trials of a process that has gone, and take note of those that it has ended."""
     for folder in sorted(course.elsewhere):
-        if is_held(folder / LOCK):
+        if is_locked(folder / LOCK):
             continue
         course.elsewhere.discard(folder)
         reason = reason_of(folder)

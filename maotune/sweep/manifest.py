@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maotune.files import LockTaken, lock, write_atomic
 from maotune.recipe import Recipe
 from maotune.runs.folder import RECIPE
 from maotune.runs.predictions import Scoring
 from maotune.runs.result import RESULT, Result
-from maotune.sweep.lock import Held, hold
-from maotune.train.session import CheckpointError, write_whole
+from maotune.train.session import CheckpointError
 
 MANIFEST = "sweep.json"
 PLANNING = "lock"
@@ -90,14 +90,14 @@ class Sweep:
         """
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with hold(folder / PLANNING, patience=60):
+            with lock(folder / PLANNING, patience=60):
                 before = cls.read(folder) if (folder / MANIFEST).exists() else cls(folder, ())
                 sweep = before.extended(trials, command)
                 sweep.save()
-        except Held as held:
+        except LockTaken as error:
             raise CheckpointError(
-                f"{held}, which has been planning for a minute: try again when it has ended"
-            ) from held
+                f"{error}, which has been planning for a minute: try again when it has ended"
+            ) from error
         return sweep
 
     def extended(self, trials: Iterable[Trial], command: str) -> "Sweep":
@@ -150,5 +150,4 @@ def _write_once(path: Path, recipe: Recipe, tree: Any) -> None:
 
 
 def _write(path: Path, tree: Any) -> None:
-    """Whole or not at all; there is one writer at a time, who holds the lock."""
-    write_whole(path, json.dumps(tree, indent=1) + "\n")
+    write_atomic(path, json.dumps(tree, indent=1) + "\n")

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from maotune.files import is_locked
 from maotune.mao.stages import ZEROSHOT
 from maotune.recipe import Recipe
 from maotune.runs.result import Result
-from maotune.sweep.lock import is_held
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.trial import LOCK, PROGRESS, reason_of
 from maotune.train.session import CheckpointError
@@ -99,7 +99,7 @@ class Watch:
         if broken is not None:
             return TrialState(trial, "failed", reason=broken)
         expected = self.pace.expect(trial.recipe)
-        if is_held(folder / LOCK):
+        if is_locked(folder / LOCK):
             progress = read_progress(folder)
             return TrialState(trial, "running", progress=progress, seconds_left=_left(progress, expected))
         reason = reason_of(folder)

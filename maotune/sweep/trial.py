@@ -13,14 +13,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maotune.files import LockTaken, lock, write_atomic
 from maotune.recipe import Recipe
 from maotune.runs.events import Callback, Progress
 from maotune.runs.folder import RECIPE
 from maotune.runs.result import RESULT
 from maotune.runs.tune import tune_recipe
-from maotune.sweep.lock import Held, hold
 from maotune.train.history import StageStarted, StepDone
-from maotune.train.session import CHECKPOINT, write_whole
+from maotune.train.session import CHECKPOINT
 
 PROGRESS = "progress.json"
 """How far a trial is, and where it runs."""
@@ -77,7 +77,7 @@ def attempt(folder: Path, surroundings: Surroundings) -> Ending:
     try:
         with logged(folder):
             run_trial(folder)
-    except Held:
+    except LockTaken:
         return Ending.BUSY
     except KeyboardInterrupt:
         return Ending.STOPPED
@@ -90,10 +90,10 @@ def run_trial(folder: Path) -> None:
     """Run the trial in ``folder`` to its end, from its last checkpoint; nothing is done where it is finished.
 
     Raises:
-        Held: another process is at it.
+        LockTaken: another process runs it.
         Exception: whatever went wrong; it stands in ``error.txt``, too.
     """
-    with hold(folder / LOCK, PATIENCE):
+    with lock(folder / LOCK, PATIENCE):
         if (folder / RESULT).exists():
             return
         (folder / ERROR).unlink(missing_ok=True)
@@ -101,15 +101,15 @@ def run_trial(folder: Path) -> None:
             recipe = Recipe.model_validate(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
             tune_recipe(recipe, folder, resume=True, callback=_reporter(folder), estimates=False)
         except Exception:
-            (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+            write_atomic(folder / ERROR, traceback.format_exc())
             raise
 
 
 def give_up(folder: Path, reason: str) -> None:
     """Write down why a trial is not tried again, unless it has been finished, or is run, by somebody else."""
-    with contextlib.suppress(Held), hold(folder / LOCK, PATIENCE):
+    with contextlib.suppress(LockTaken), lock(folder / LOCK, PATIENCE):
         if not (folder / RESULT).exists():
-            (folder / ERROR).write_text(reason + "\n", encoding="utf-8")
+            write_atomic(folder / ERROR, reason + "\n")
 
 
 def reason_of(folder: Path) -> str | None:
@@ -170,6 +170,6 @@ def _reporter(folder: Path, every: float = 1.0) -> Callback:
             state.update(stage=event.what, done=event.done, total=event.total)
         if now - last >= every or state.get("stage") != before:
             last = now
-            write_whole(folder / PROGRESS, json.dumps(state | {"time": time.time()}))
+            write_atomic(folder / PROGRESS, json.dumps(state | {"time": time.time()}))
 
     return listen

@@ -5,7 +5,6 @@ temporary name and moved: a killed process leaves the old file or the new one. N
 """
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maotune.contract import AbstractLearner, Stage
+from maotune.files import write_atomic
 from maotune.train.averaging import RunningAverage
 from maotune.train.device import device_of
 from maotune.train.history import History, StageRecord
@@ -31,13 +31,6 @@ CHECKPOINT = "checkpoint"
 
 class CheckpointError(ValueError):
     """A file of prompts or a checkpoint that cannot be used here, and why."""
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def save_prompts(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -283,21 +276,8 @@ def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], texts: dict[str, str]) -> None:
-    """Write a safetensors file that appears whole or not at all, also when the machine goes down."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(safetensors.torch.save(plain, metadata=texts))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    if os.name == "posix":  # the move itself must reach the disk too
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    write_atomic(path, safetensors.torch.save(plain, metadata=texts))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

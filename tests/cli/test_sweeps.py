@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maotune.sweep.lock import hold
+from maotune.files import lock
 from maotune.sweep.manifest import Sweep
 from tests.cli.conftest import Maotune
 from tests.sweep import processes
@@ -122,7 +122,7 @@ def test_status_shows_what_runs_where(maotune: Maotune, tmp_path: Path) -> None:
     (sweep.trials[0].folder / "progress.json").write_text(
         json.dumps(told | {"images_a_second": 12.3}), encoding="utf-8"
     )
-    with hold(sweep.trials[0].folder / "lock", 0):
+    with lock(sweep.trials[0].folder / "lock", 0):
         said = maotune("status", tmp_path).out
     assert "1 running 0/2" in said
     assert "0 of 2 finished" in said

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from maotune.files import lock
 from maotune.sweep.engine import ATTEMPTS, Course, Ended, Engine, SweepError, drive
-from maotune.sweep.lock import hold
 from maotune.sweep.trial import ERROR, LOCK, Ending
 
 Life = Iterator[Ending | None]
@@ -126,7 +126,7 @@ def test_what_another_process_runs_is_waited_for(tmp_path: Path) -> None:
     with ExitStack() as other:
 
         def is_busy_and_then_finished(folder: Path) -> Life:
-            other.enter_context(hold(folder / LOCK, 0))
+            other.enter_context(lock(folder / LOCK, 0))
             yield Ending.BUSY
             pytest.fail("it was begun beside the other one")
 

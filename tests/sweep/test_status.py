@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from maotune.files import lock
 from maotune.recipe import Recipe, load_recipe
 from maotune.runs.result import Result
-from maotune.sweep.lock import hold
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.status import Pace, TrialState, Watch, counts, seconds_left
 from maotune.sweep.trial import ERROR, LOCK, PROGRESS
@@ -56,7 +56,7 @@ def test_every_state_is_told_apart(trials: list[Trial]) -> None:
     (running.folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in finished.folder.parent.rglob("*")}
     watch = Watch(trials)
-    with hold(running.folder / LOCK, 0):
+    with lock(running.folder / LOCK, 0):
         states = {one.trial.name: one for one in watch.look()}
     assert [states[trial.name].state for trial in trials] == ["finished", "running", "failed", "failed", "waiting"]
     assert states[failed.name].reason == "ValueError: no image"

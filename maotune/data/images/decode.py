@@ -25,6 +25,7 @@ from PIL import (
 )
 
 from maotune.data.sets.dataset import Sample, UnreadableImage
+from maotune.files import sha256
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """File name endings (lower case) that a folder is searched for. What a file holds is told by its first bytes."""
@@ -196,8 +197,7 @@ class MemoryImage:
 @functools.lru_cache(maxsize=1 << 18)
 def _file_digest(path: Path, size: int, modified_ns: int) -> str:
     """Hash a file once as long as its size and time stay the same."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 class Skipped(NamedTuple):
