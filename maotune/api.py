@@ -45,14 +45,4 @@ def tune(
     return tune_recipe(load_recipe(recipe, overrides), folder, resume=resume, clip=clip, callback=callback)
 
 
-def load(path: str | Path, *, clip: FrozenCLIP | None = None) -> Run:
-    """Load a tuned run, from its folder or from the file that ``Run.save`` wrote, wherever they have been moved.
-
-    Args:
-        path: the folder or the file.
-        clip: the CLIP that it was tuned on, if it has been loaded already or is not where it was.
-
-    Raises:
-        CheckpointError: no such file, or its prompts belong to another CLIP.
-    """
-    return load_run(path, clip=clip)
+load = load_run

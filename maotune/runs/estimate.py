@@ -13,7 +13,7 @@ from maotune.contract import AbstractLearner, Batch, Stage
 from maotune.data.feature_bank import FeatureBank
 from maotune.data.sets.dataset import Sample
 from maotune.protocols.protocol import Splits
-from maotune.runs.events import Estimate
+from maotune.runs.events import CostEstimate
 from maotune.runs.pipeline import Pipeline
 from maotune.train.device import peak_memory
 
@@ -28,8 +28,8 @@ def uses_pool(stages: Sequence[Stage]) -> bool:
     return any(stage.name in ("new", "distill") for stage in stages)
 
 
-def estimate(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stage], splits: Splits) -> Estimate:
-    """Estimate the cost of a run from a few images and steps over a few classes; the learner is not changed."""
+def estimate(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stage], splits: Splits) -> CostEstimate:
+    """CostEstimate the cost of a run from a few images and steps over a few classes; the learner is not changed."""
     tests = [sample for test in splits.tests.values() for sample in test.samples]
     pool = splits.unlabelled.samples if splits.unlabelled and uses_pool(stages) else ()
     learned = [*splits.shots, *pool]
@@ -45,7 +45,7 @@ def estimate(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stag
         scoring += max(step.seconds for step in steps) / 3 * len(tests) / a_step * len(stages)
     held = (len(learned) * views + len(tests)) * pipeline.clip.joint_width * 4  # float32
     kept = min(max(step.kept for step in steps), KEPT_BYTES)  # beyond, the text pass is cut into chunks
-    return Estimate(
+    return CostEstimate(
         features=missing,
         encoding=missing * image,
         tuning=sum(
@@ -75,7 +75,7 @@ class _Step(NamedTuple):
 
 
 def _step(pipeline: Pipeline, learner: AbstractLearner, stage: Stage) -> _Step:
-    """Estimate the cost of an update: measured over few classes, extrapolated linearly to those of the stage."""
+    """CostEstimate the cost of an update: measured over few classes, extrapolated linearly to those of the stage."""
     classes = len(stage.classes)
     if stage.batch_candidates and not learner.scores_all_classes:
         classes = min(classes, stage.batch_size or classes)

@@ -17,7 +17,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """Estimated cost of a run: seconds by part, and bytes."""
 
     features: int
@@ -61,7 +61,7 @@ class RunPlan:
     views: int
     """Features per image in the bank; 0 where the image tower is tuned."""
     parameters: int
-    estimate: Estimate
+    estimate: CostEstimate
 
     @property
     def updates(self) -> int:
