@@ -29,8 +29,11 @@ from maotune.data.sets.dataset import Sample
 from maotune.learners.coop import CoOp
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.candidates import candidate_cross_entropy
-from maotune.mao.sampler import HardNegativeSampler, nearest
-from maotune.mao.stages import MaoSettings, Task, plan
+from maotune.mao.methods import build_stages
+from maotune.mao.neighbours import nearest_classes
+from maotune.mao.sampler import HardNegativeSampler
+from maotune.mao.settings import MaoSettings
+from maotune.mao.stages import Task
 from maotune.train import FitSettings, fit
 
 FLOWERS = [name.strip() for name in NAMES.replace("\n", "").split(";")]
@@ -65,7 +68,7 @@ def one_size(count: int) -> None:
     clip = vit_b16()
     learner = CoOp(clip, names_of(count), context_length=4)
     labels = torch.arange(count).repeat_interleave(2)
-    table = nearest(*[torch.randn(count, 16)] * 2, 32)
+    table = nearest_classes(*[torch.randn(count, 16)] * 2, 32)
     sampler = HardNegativeSampler(labels, table, b=4, k=8, views=1, seed=0)
     batches = SampleBatches(samples(labels.tolist()), labels, sampler, features=torch.randn(2 * count, 1, 512))
     seconds, before = [], peak()
@@ -115,7 +118,7 @@ def whole_run() -> None:
     )
     learner = CoOp(clip, FLOWERS, context_length=4)
     begin = time.process_time()
-    history = fit(learner, plan("mao", task, MaoSettings()), FitSettings())
+    history = fit(learner, build_stages("mao", task, MaoSettings()), FitSettings())
     for stage in history.stages:
         print(f"{stage.name:5} {stage.updates:5} updates  {stage.images:6} images  {stage.seconds:7.1f} s", flush=True)
     print(f"in all {time.process_time() - begin:.1f} processor seconds")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:
     """A table for each data set, and in words what MAO did; or all of it as JSON."""
-    from maotune.mao.stages import ZEROSHOT
+    from maotune.mao.methods import ZEROSHOT
     from maotune.report.summary import summarise, verdicts
 
     rows = summarise(results)

@@ -259,7 +259,7 @@ def rows_of(trials: "Sequence[Trial]", results: "Mapping[Path, Result]") -> "lis
 
 def show_averages(rows: "Sequence[Row]") -> None:
     """A table of averages over the data sets, over what all of its rows have."""
-    from maotune.mao.stages import ZEROSHOT
+    from maotune.mao.methods import ZEROSHOT
     from maotune.report.summary import series, widest
 
     every, cells = widest(series([row for row in rows if row.scores]))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from maotune.experiments.example_batches import cases
 from maotune.experiments.first_batches import Picture
 from maotune.experiments.name_distances import density
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
 from maotune.recipe import Recipe, load_recipe
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maotune.experiments.first_batches import COLOURS, TITLES, draws, new_figure, paths
 from maotune.files import open_atomic, write_atomic
-from maotune.mao.sampler import class_embeddings
+from maotune.mao.neighbours import class_embeddings
 from maotune.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -1,76 +1,30 @@
-"""From the name of a method to its stages: MAO, the learner as published, and the controls between the two."""
+"""The stages that methods are made of: MAO's two, the learner as published, and the controls between the two."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict
 from torch import Tensor
 
 from maotune.contract import AbstractLearner, Batches, Classify, Stage
-from maotune.data.batches import Draw, RandomSampler, Sampler
-from maotune.data.draw import PoolMode, UnlabelledPool
+from maotune.data.batches import RandomSampler, Sampler
+from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
+from maotune.mao.neighbours import hard_negatives
 from maotune.mao.pseudo_labels import PseudoLabels, pseudo_labels
 from maotune.mao.sampler import (
+    EveryViewSampler,
     HardNegativeSampler,
     RandomCandidateSampler,
-    Underscores,
-    default_b_k,
-    hard_negatives,
+    StretchedSampler,
     table_width,
 )
-
-ZEROSHOT = "zeroshot"
-"""What stands for zero-shot CLIP where a stage or a method is named: prompts that nobody tuned."""
-
-
-@dataclass(frozen=True, slots=True)
-class MaoSettings:
-    """What MAO leaves open. The defaults are the paper's; where the released code differs, its way is an option."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    lr: float = 0.0035
-    """Learning rate of both stages."""
-    b: int | None = None
-    """Query images a batch of the base stage; default: 4, fewer where there are few classes (Appendix B)."""
-    k: int | None = None
-    """K, classes a query, its own included; default: 8, fewer where there are few classes."""
-    fill: bool = True
-    """Fill batches whose hard-negative lists overlap up to b K classes; off: leave them short, as released."""
-    candidates: Literal["unique", "per-image"] = "unique"
-    """Candidates of the base stage: the distinct classes of the batch; or, as released, one an image."""
-    underscores: Underscores = "both"
-    """Read ``_`` in names as a space when looking for hard negatives: ``both`` sides, or as released ``query-only``."""
-    pool: Literal["few-shot", "train"] = "few-shot"
-    """Where images of hard negatives come from: the few labelled ones, or, as released, the whole training split."""
-    unlabelled: PoolMode = "balanced"
-    """How unlabelled images are drawn: the paper's ``balanced`` needs the true labels, the others do not."""
-    labeler: Literal["foundation", "tuned"] = "foundation"
-    """Who gives the pseudo-labels: zero-shot CLIP, or, as released, the prompts of the base stage."""
-    label_views: Literal["test", "each"] = "test"
-    """Label an image once, upright and whole, or, as released, each of its augmented views."""
-    top_per_class: int | None = None
-    """Keep the most confident images of each pseudo-label only, so many; default: all images, as in the paper."""
-
-    def __post_init__(self) -> None:
-        for name in ("b", "k", "top_per_class"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: give 1 or more, or leave it out for the default")
-        if self.lr <= 0:
-            raise ValueError(f"lr is {self.lr}: give a learning rate above 0 (the paper's is 0.0035)")
-
-    def b_and_k(self, classes: int) -> tuple[int, int]:
-        """Query images a batch, and classes a query, over so many base classes."""
-        b, k = default_b_k(classes)
-        return self.b or b, self.k or k
+from maotune.mao.settings import MaoSettings
 
 
 def hard_draws(
@@ -151,18 +105,7 @@ class Task:
     """Told the pseudo-labels of the pool's images, when they have been made."""
 
 
-def plan(method: str, task: Task, settings: MaoSettings) -> list[Stage]:
-    """The stages of ``method``, one of ``METHODS``. Nothing is computed before a stage begins.
-
-    Raises:
-        ValueError: an unknown method, or one that needs what the task has not: unlabelled images, two epochs.
-    """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
-    return METHODS[method].stages(_Stages(task, settings))
-
-
-class _Stages:
+class StageBuilder:
     """The stages that methods are made of."""
 
     def __init__(self, task: Task, settings: MaoSettings) -> None:
@@ -177,7 +120,7 @@ class _Stages:
         task = self.task
         sampler: Sampler = RandomSampler(len(task.shots), task.batch_size, task.views, task.seed)
         if updates:
-            sampler = Stretched(sampler, math.ceil(updates / task.epochs))
+            sampler = StretchedSampler(sampler, math.ceil(updates / task.epochs))
         batches = task.make_batches(task.shots, _labels(task.shots), sampler, training=True)
         size = min(task.batch_size, len(task.shots))
         return Stage(
@@ -265,7 +208,7 @@ class _Stages:
         task, settings = self.task, self.settings
         labeler = task.foundation() if settings.labeler == "foundation" else learner
         count, each = len(pool.samples), settings.label_views == "each"
-        views = InOrder(count, task.views if each else 1, task.batch_size)
+        views = EveryViewSampler(count, task.views if each else 1, task.batch_size)
         unknown = torch.zeros(count, dtype=torch.int64)
         batches = task.make_batches(pool.samples, unknown, views, training=each)(labeler)
         made = pseudo_labels(labeler, batches.epoch(0))
@@ -310,79 +253,6 @@ class _Stages:
         """Updates of MAO in all."""
         new = self.new_epochs * self.new_updates if self.task.new_stage else 0
         return self.base_epochs * self.base_updates + new
-
-
-class Method(NamedTuple):
-    """A way of tuning."""
-
-    summary: str
-    stages: Callable[[_Stages], list[Stage]]
-
-
-METHODS: dict[str, Method] = {
-    ZEROSHOT: Method("zero-shot CLIP: nothing is tuned", lambda s: []),
-    "plain": Method("the learner as published", lambda s: [s.plain()]),
-    "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), *s.after()]),
-    "step-matched": Method(
-        "control: plain, over as many updates as MAO (its epochs and schedule stretched)",
-        lambda s: [s.plain(s.updates())],
-    ),
-    "base-only": Method("ablation: MAO's base stage, nothing after it", lambda s: [s.base()]),
-    "new-only": Method("ablation: plain, then MAO's new stage", lambda s: [s.plain(), s.new()]),
-    "random-candidates": Method(
-        "control: MAO with random classes in the batches of the base stage",
-        lambda s: [s.base(hard=False), *s.after()],
-    ),
-    "hard-full": Method(
-        "control: MAO with the cross-entropy over all base classes",
-        lambda s: [s.base(candidates=False), *s.after()],
-    ),
-    "new-full": Method(
-        "ablation: MAO with the new stage's cross-entropy over base and new classes together",
-        lambda s: [s.base(), s.new(restricted=False)],
-    ),
-    "true-labels": Method(
-        "upper bound, not a method: MAO with the true labels of the unlabelled images",
-        lambda s: [s.base(), s.new(true_labels=True)],
-    ),
-    "distill": Method(
-        "for learners that look at no label: one stage on the images of all classes, unlabelled",
-        lambda s: [s.distill()],
-    ),
-}
-"""How prompts can be tuned, by name."""
-
-
-class Stretched:
-    """Another sampler's batches in longer or shorter epochs: as many of its own as ``updates`` take."""
-
-    def __init__(self, sampler: Sampler, updates: int) -> None:
-        self.sampler, self.updates = sampler, updates
-
-    def __len__(self) -> int:
-        return self.updates
-
-    def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``."""
-        size, start = len(self.sampler), index * self.updates
-        inner = range(start // size, math.ceil((start + self.updates) / size))
-        batches = [batch for epoch in inner for batch in self.sampler.epoch(epoch)]
-        return batches[start % size :][: self.updates]
-
-
-class InOrder:
-    """All views of the first image, of the second, ...; the last batch may be smaller."""
-
-    def __init__(self, n: int, views: int, batch_size: int) -> None:
-        self.n, self.views, self.batch_size = n, views, batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(self.n * self.views / self.batch_size)
-
-    def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``; all epochs are the same."""
-        draws = [(image, view) for image in range(self.n) for view in range(self.views)]
-        return [draws[start : start + self.batch_size] for start in range(0, len(draws), self.batch_size)]
 
 
 def _labels(samples: Sequence[Sample]) -> Tensor:

@@ -11,7 +11,7 @@ from maotune.data.sets import icons
 from maotune.data.sets.catalog import names
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
-from maotune.mao.stages import METHODS
+from maotune.mao.methods import METHODS
 from maotune.protocols import PROTOCOLS
 from maotune.recipe.load import shipped_recipes
 from maotune.recipe.schema import Recipe, resolve

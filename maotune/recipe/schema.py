@@ -19,7 +19,8 @@ from maotune.contract import AbstractLearner
 from maotune.data.sets.catalog import names
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
-from maotune.mao.stages import METHODS, MaoSettings
+from maotune.mao.methods import METHODS
+from maotune.mao.settings import MaoSettings
 from maotune.protocols import PROTOCOLS
 from maotune.protocols.protocol import DrawSettings, Protocol, Split
 from maotune.train.loop import FitSettings

@@ -1,6 +1,6 @@
 """Ours beside published numbers."""
 
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.recipe.suites import SUITES
 from maotune.report.document import Cell, Group, Line, Table
 from maotune.report.published import Comparison, Published, compare, find

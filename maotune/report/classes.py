@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from maotune.data.feature_bank import default_folder
 from maotune.data.sets.dataset import UnreadableImage
-from maotune.mao.sampler import default_b_k, hard_negatives, table_width
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
+from maotune.mao.neighbours import hard_negatives
+from maotune.mao.sampler import table_width
+from maotune.mao.settings import default_b_k
 from maotune.protocols.protocol import Splits
 from maotune.report.document import Cell, Gallery, Group, Line, Picture, Section, Table
 from maotune.report.study import Run, Study, short_names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.report.document import Figure, Panel
 from maotune.report.study import Study, short_names
 from maotune.report.summary import Series

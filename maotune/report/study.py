@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.report.summary import Row, Series, measure_of, series, summarise, widest
 from maotune.runs.result import Result
 from maotune.sweep.manifest import Sweep, Trial

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.report.document import Cell, Group, Line, Table
 from maotune.report.study import Study, short_names
 from maotune.report.summary import MEASURES, Series, Spread

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.report.document import Cell, Group, Line, Table
 from maotune.report.paired import FEWEST, Paired, paired
 from maotune.report.study import Study

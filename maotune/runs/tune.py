@@ -13,8 +13,9 @@ from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Stage
 from maotune.data.images.decode import Skipped
 from maotune.learners.zeroshot import ZeroShot
+from maotune.mao.methods import ZEROSHOT, build_stages
 from maotune.mao.pseudo_labels import PseudoLabels
-from maotune.mao.stages import ZEROSHOT, Task, plan
+from maotune.mao.stages import Task
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, templates_of, with_own_texts
@@ -102,7 +103,7 @@ def tune_and_score(
     torch.manual_seed(recipe.seed)
     learner = build_learner(recipe, clip, splits.classes, open_run)
     labelled: list[PseudoLabels] = []
-    stages = plan(recipe.method, mao_task(recipe, pipeline, splits, labelled.append), recipe.mao)
+    stages = build_stages(recipe.method, mao_task(recipe, pipeline, splits, labelled.append), recipe.mao)
     if callback and stages and estimates:
         callback(_run_plan(pipeline, learner, stages, splits))
     history = History()

@@ -15,7 +15,7 @@ from maotune.data.sets.catalog import load_dataset
 from maotune.data.sets.dataset import Sample
 from maotune.data.sets.readers import read_unlabelled
 from maotune.learners.zeroshot import ZeroShot
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
 from maotune.protocols.protocol import Test
 from maotune.recipe.schema import Recipe, choose

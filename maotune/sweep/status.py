@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from maotune.files import is_locked
-from maotune.mao.stages import ZEROSHOT
+from maotune.mao.methods import ZEROSHOT
 from maotune.recipe import Recipe
 from maotune.runs.result import Result
 from maotune.sweep.manifest import Sweep, Trial

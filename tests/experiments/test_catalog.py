@@ -7,7 +7,7 @@ import pytest
 
 from maotune.experiments.catalog import EXPERIMENTS, Experiment, Planned, Rows, Times, plan_runs
 from maotune.learners import LEARNERS
-from maotune.mao.stages import METHODS
+from maotune.mao.methods import METHODS
 from maotune.recipe import RecipeError
 from maotune.recipe.suites import SUITES, find_suite
 from maotune.runs.tune import tune_recipe

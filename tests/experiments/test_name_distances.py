@@ -17,8 +17,8 @@ from maotune.data.sets.dataset import Sample
 from maotune.experiments.first_batches import draws
 from maotune.experiments.name_distances import Density, density, draw_density, mean_distance
 from maotune.learners.coop import CoOp
-from maotune.mao.sampler import class_embeddings
-from maotune.mao.stages import plan
+from maotune.mao.methods import build_stages
+from maotune.mao.neighbours import class_embeddings
 from maotune.recipe import Recipe, load_recipe
 from maotune.runs.build import build_splits
 from maotune.runs.pipeline import Pipeline
@@ -56,7 +56,7 @@ def test_the_draws_are_those_of_a_run(changed: dict[str, Any]) -> None:
     bench = Pipeline(toy_clip(), given, keep=False)
     of_run = replace(mao_task(given, bench, splits, lambda made: None), make_batches=record)
     for name, method in (("random", "plain"), ("hard", "mao")):
-        stage = plan(method, of_run, given.mao)[0]
+        stage = build_stages(method, of_run, given.mao)[0]
         if name == "hard":
             stage.batches(CoOp(toy_clip(), splits.classes, context_length=2))
     assert draws(given).batches == taken

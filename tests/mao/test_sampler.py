@@ -7,15 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maotune.mao.sampler import (
-    HardNegativeSampler,
-    RandomCandidateSampler,
-    class_embeddings,
-    default_b_k,
-    hard_negatives,
-    nearest,
-    table_width,
-)
+from maotune.mao.neighbours import class_embeddings, hard_negatives, nearest_classes
+from maotune.mao.sampler import HardNegativeSampler, RandomCandidateSampler, table_width
+from maotune.mao.settings import default_b_k
 
 LAW = settings(deadline=None, max_examples=50)
 FLOWERS = ["rose", "tiger lily", "fire lily", "sunflower", "moon_orchid", "corn poppy", "moon orchid", "water lily"]
@@ -27,7 +21,7 @@ def embedded(classes: int, seed: int) -> torch.Tensor:
 
 def sampler(classes=40, per_class=5, b=4, k=8, fill=True, seed=1, views=3, **more) -> HardNegativeSampler:
     labels = torch.arange(classes).repeat_interleave(per_class)
-    table = nearest(*[embedded(classes, 0)] * 2, table_width(classes, b, k, fill))
+    table = nearest_classes(*[embedded(classes, 0)] * 2, table_width(classes, b, k, fill))
     return HardNegativeSampler(labels, table, b=b, k=k, views=views, seed=seed, fill=fill, **more)
 
 
@@ -71,8 +65,8 @@ def test_a_table_of_nothing_is_refused(names, k, message):
 def test_permuted_classes_permute_the_table(classes, k, seed, random):
     embedding = embedded(classes, seed)
     order = torch.tensor(random.sample(range(classes), classes))
-    permuted = nearest(embedding[order], embedding[order], k)
-    assert torch.equal(order[permuted], nearest(embedding, embedding, k)[order])
+    permuted = nearest_classes(embedding[order], embedding[order], k)
+    assert torch.equal(order[permuted], nearest_classes(embedding, embedding, k)[order])
 
 
 def test_the_table_is_a_stable_sort_of_the_similarities_also_across_blocks_of_rows():
@@ -80,7 +74,7 @@ def test_the_table_is_a_stable_sort_of_the_similarities_also_across_blocks_of_ro
     similarity = F.normalize(embedding.double(), dim=-1) @ F.normalize(embedding.double(), dim=-1).T
     similarity.fill_diagonal_(2)
     expected = similarity.mul(1e9).round().argsort(dim=-1, descending=True, stable=True)[:, :6]
-    assert torch.equal(nearest(embedding, embedding, 6), expected)
+    assert torch.equal(nearest_classes(embedding, embedding, 6), expected)
 
 
 @LAW
@@ -116,7 +110,7 @@ def test_laws_of_a_batch(classes, per_class, b, k, fill, seed, epoch):
 @given(seed=st.integers(0, 99), k=st.integers(1, 9))
 def test_a_filled_batch_takes_the_nearest_of_all_queries_before_their_next_nearest(seed, k):
     drawn = sampler(per_class=1, k=k, seed=seed)  # so that all queries of a batch are of different classes
-    order = nearest(*[embedded(40, 0)] * 2, 40).tolist()
+    order = nearest_classes(*[embedded(40, 0)] * 2, 40).tolist()
     for batch in drawn.epoch(0):
         held = drawn.labels[[image for image, _ in batch]].tolist()
         rank = {c: min(order[query].index(c) for query in held[:4]) for c in range(40)}
@@ -143,7 +137,7 @@ def test_images_of_other_classes_are_drawn_evenly_from_all_their_images_and_view
 
 def test_queries_may_be_few_of_many_images_and_classes_without_an_image_are_passed_over():
     labels = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 1, 1])  # classes 8 to 19 have none
-    table = nearest(*[embedded(20, 0)] * 2, 20)
+    table = nearest_classes(*[embedded(20, 0)] * 2, 20)
     drawn = HardNegativeSampler(labels, table, b=2, k=4, views=1, seed=0, queries=[0, 1, 2, 3])
     batches = [batch for epoch in range(50) for batch in drawn.epoch(epoch)]
     assert {image for batch in batches for image, _ in batch[:2]} == {0, 1, 2, 3}

@@ -12,7 +12,10 @@ from maotune.data.batches import RandomSampler, SampleBatches
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
-from maotune.mao.stages import METHODS, InOrder, MaoSettings, Stretched, Task, plan
+from maotune.mao.methods import METHODS, build_stages
+from maotune.mao.sampler import EveryViewSampler, StretchedSampler
+from maotune.mao.settings import MaoSettings
+from maotune.mao.stages import Task
 
 BASE = tuple(f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("apple", "car", "bird", "house"))
 NEW = ("black cat", "white dog", "grey horse")
@@ -107,7 +110,7 @@ def task(**changes) -> Task:
 
 def run(method: str, settings: MaoSettings | None = None, learner: AbstractLearner | None = None, **changes):
     """The stages of a method and, of each, the batches of two epochs."""
-    stages = plan(method, task(**changes), settings or MaoSettings())
+    stages = build_stages(method, task(**changes), settings or MaoSettings())
     learner = learner or Names(BASE)
     batches = []
     for stage in stages:
@@ -149,7 +152,7 @@ def test_every_method_is_tested_and_explained():
     }  # fmt: skip
     assert all(method.summary for method in METHODS.values())
     with pytest.raises(ValueError, match="unknown method 'maoo'; there are zeroshot, plain, mao"):
-        plan("maoo", task(), MaoSettings())
+        build_stages("maoo", task(), MaoSettings())
 
 
 def test_batches_of_the_base_stage():
@@ -187,7 +190,7 @@ def test_the_step_matched_control_has_as_many_updates_as_mao():
 
 def test_a_stretched_sampler_goes_on_where_it_was():
     inner = RandomSampler(12, 4, 5, seed=3)
-    longer = Stretched(inner, 7)
+    longer = StretchedSampler(inner, 7)
     assert len(longer) == 7
     assert [batch for epoch in range(3) for batch in longer.epoch(epoch)] == [
         batch for epoch in range(7) for batch in inner.epoch(epoch)
@@ -195,8 +198,8 @@ def test_a_stretched_sampler_goes_on_where_it_was():
 
 
 def test_views_in_order():
-    assert InOrder(3, 2, 4).epoch(5) == [[(0, 0), (0, 1), (1, 0), (1, 1)], [(2, 0), (2, 1)]]
-    assert len(InOrder(3, 2, 4)) == 2
+    assert EveryViewSampler(3, 2, 4).epoch(5) == [[(0, 0), (0, 1), (1, 0), (1, 1)], [(2, 0), (2, 1)]]
+    assert len(EveryViewSampler(3, 2, 4)) == 2
 
 
 def truth(batch) -> list[int]:
@@ -297,13 +300,13 @@ def test_true_labels_leave_out_what_belongs_to_no_class():
 )
 def test_what_a_method_needs_is_asked_for_before_anything_is_computed(method, changes, message):
     with pytest.raises(ValueError, match=message):
-        plan(method, task(**changes), MaoSettings())
+        build_stages(method, task(**changes), MaoSettings())
 
 
 def test_without_new_classes_the_base_stage_has_all_epochs():
-    (stage,) = plan("base-only", task(new_classes=(), unlabelled=None), MaoSettings())
+    (stage,) = build_stages("base-only", task(new_classes=(), unlabelled=None), MaoSettings())
     assert stage.epochs == 6
-    base, new = plan("mao", task(epochs=5), MaoSettings())
+    base, new = build_stages("mao", task(epochs=5), MaoSettings())
     assert (base.epochs, new.epochs) == (3, 2)
 
 

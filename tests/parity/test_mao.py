@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
-from maotune.mao.sampler import HardNegativeSampler, class_embeddings, hard_negatives
+from maotune.mao.neighbours import class_embeddings, hard_negatives
+from maotune.mao.sampler import HardNegativeSampler
 from tests.golden import GOLDEN
 
 SAMPLER = json.loads((GOLDEN / "mao_sampler.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 from maotune.data.sets import coop
 from maotune.experiments.catalog import EXPERIMENTS
 from maotune.learners import LEARNERS
-from maotune.mao.stages import METHODS
+from maotune.mao.methods import METHODS
 from maotune.recipe import load_recipe
 from maotune.recipe.schema import learner_settings
 from maotune.report.published import Published, compare, find, published

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from maotune.experiments.catalog import Planned
+from maotune.mao.methods import ZEROSHOT
 from maotune.mao.pseudo_labels import PseudoLabels
-from maotune.mao.stages import ZEROSHOT
 from maotune.protocols.protocol import Splits, Test
 from maotune.recipe import Recipe
 from maotune.runs.build import build_splits
