@@ -54,7 +54,7 @@ def check(
     if not sources:
         _overview(root, strict, as_json)
         return
-    from maotune.data.images.decode import scan
+    from maotune.data.images.scan import scan
     from maotune.data.sets.catalog import load_dataset
 
     datasets = [load_dataset(source, root) for source in sources]

@@ -8,7 +8,7 @@ from typing import Any
 from maotune.clip import FrozenCLIP, load_clip
 from maotune.clip.ensembles import SIXTY
 from maotune.contract import AbstractLearner
-from maotune.data.images.decode import Skipped
+from maotune.data.images.scan import Skipped
 from maotune.data.sets.catalog import load_dataset, load_unlabelled
 from maotune.data.sets.dataset import Dataset
 from maotune.learners import LEARNERS

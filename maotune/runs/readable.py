@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from maotune.data.images.decode import Scan, Skipped, scan
+from maotune.data.images.scan import Scan, Skipped, scan
 from maotune.data.sets.dataset import Dataset, Sample
 from maotune.data.sets.icons import IconImage
 from maotune.protocols.protocol import Splits

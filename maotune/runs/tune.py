@@ -11,7 +11,7 @@ import torch
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Stage
-from maotune.data.images.decode import Skipped
+from maotune.data.images.scan import Skipped
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages
 from maotune.mao.pseudo_labels import PseudoLabels

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
-from maotune.data.images.decode import ImageFile, MemoryImage, Skipped, scan
+from maotune.data.images.decode import ImageFile, MemoryImage
+from maotune.data.images.scan import Skipped, scan
 from maotune.data.images.shards import SHARD
 from maotune.data.sets.catalog import load_dataset
 from maotune.data.sets.dataset import Sample

@@ -1,15 +1,13 @@
-"""Reading pictures: what a camera, phone or scanner wrote becomes one upright RGB picture or a clear refusal."""
+"""Decode one picture, as a camera, phone or scanner wrote it, into upright RGB, or refuse it with a reason."""
 
 import functools
 import hashlib
 import os
 import stat
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 from PIL import (
@@ -24,7 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from maotune.data.sets.dataset import Sample, UnreadableImage
+from maotune.data.sets.dataset import UnreadableImage
 from maotune.files import sha256
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -198,60 +196,3 @@ class MemoryImage:
 def _file_digest(path: Path, size: int, modified_ns: int) -> str:
     """Hash a file once as long as its size and time stay the same."""
     return sha256(path)
-
-
-class Skipped(NamedTuple):
-    """An image that was left out."""
-
-    name: str
-    kind: str
-    reason: str
-
-
-class Scan(NamedTuple):
-    """What ``scan`` found: unpacks into the samples to go on with and the images left out."""
-
-    kept: tuple[Sample, ...]
-    skipped: tuple[Skipped, ...]
-
-    def summary(self, most: int = 10) -> str:
-        """Counts by kind, then up to ``most`` of the images left out, one a line."""
-        total = len(self.kept) + len(self.skipped)
-        if not self.skipped:
-            return f"all {total} images can be read"
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(s.kind for s in self.skipped).items()))
-        lines = [f"{len(self.skipped)} of {total} images cannot be used: {kinds}"]
-        lines += [f"  {image.reason}" for image in self.skipped[:most]]
-        if len(self.skipped) > most:
-            lines.append(f"  ... and {len(self.skipped) - most} more")
-        return "\n".join(lines)
-
-
-def scan(samples: Sequence[Sample], strict: bool = False, progress: Progress | None = None) -> Scan:
-    """Decode every image once, in threads, and sort out those that cannot be used. Files are never touched.
-
-    Raises:
-        UnreadableImage: ``strict`` and an image cannot be used; the message counts and lists them.
-    """
-
-    def attempt(sample: Sample) -> Skipped | None:
-        try:
-            sample.image.read()
-        except UnreadableImage as error:
-            return Skipped(sample.image.name, error.kind, str(error))
-        return None
-
-    kept: list[Sample] = []
-    skipped: list[Skipped] = []
-    with ThreadPoolExecutor(decode_threads()) as pool:
-        for done, (sample, bad) in enumerate(zip(samples, pool.map(attempt, samples), strict=True), 1):
-            if bad is None:
-                kept.append(sample)
-            else:
-                skipped.append(bad)
-            if progress is not None:
-                progress(done, len(samples))
-    result = Scan(tuple(kept), tuple(skipped))
-    if strict and skipped:
-        raise UnreadableImage(result.summary(), skipped[0].kind)
-    return result

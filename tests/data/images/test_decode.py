@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maotune.data.images.decode import MAX_PIXELS, ImageFile, MemoryImage, scan
+from maotune.data.images.decode import MAX_PIXELS, ImageFile, MemoryImage
+from maotune.data.images.scan import scan
 from maotune.data.sets.dataset import ImageRef, Sample, UnreadableImage
 from tests.data.conftest import Paint
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from maotune.data.images.decode import ImageFile, scan
+from maotune.data.images.decode import ImageFile
+from maotune.data.images.scan import scan
 from maotune.data.images.shards import read_shard
 from maotune.data.sets.dataset import ImageRef, Sample, UnreadableImage
 from maotune.data.sets.readers import read_unlabelled

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from maotune.data.images.decode import ImageFile, scan
+from maotune.data.images.decode import ImageFile
+from maotune.data.images.scan import scan
 from maotune.data.sets.catalog import load_dataset, load_unlabelled
 from maotune.data.sets.dataset import ImageRef, Sample, UnreadableImage
 from maotune.data.sets.hub import read_hub
