@@ -27,7 +27,7 @@ class Batch:
     """Some images and their labels. At least one of ``images`` and ``features`` is there."""
 
     labels: Tensor
-    """(B,) int64, indices into the bound classes."""
+    """(B,) int64, indices into the bound classes; or (B, C) float32, their probabilities (soft labels)."""
     images: Tensor | None = None
     """(B, 3, h, w) normalised pixels."""
     features: Tensor | None = None

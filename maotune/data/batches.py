@@ -1,4 +1,4 @@
-"""Batches of a stage: which images and views (samplers), and their features and pixels, prepared ahead of the step."""
+"""Batches of a stage: samplers choose images and views; features and pixels of these are prepared ahead of the step."""
 
 import math
 import random
@@ -22,26 +22,26 @@ Draw = tuple[int, int]
 
 
 class Sampler(Protocol):
-    """Which images make which batch. ``epoch`` is a pure function of the sampler's seed and its argument."""
+    """Chooses the images of each batch. ``epoch`` is a pure function of the sampler's seed and its argument."""
 
     def __len__(self) -> int:
-        """Updates in an epoch."""
+        """Return the number of updates in an epoch."""
         ...
 
     def epoch(self, index: int) -> list[list[Draw]]:
-        """The batches of epoch ``index``, from 0."""
+        """Return the batches of epoch ``index``, from 0."""
         ...
 
 
 class RandomSampler:
-    """Every image once an epoch, in random order; view number ``epoch % views``.
+    """Draws every image once per epoch, in random order, in its view number ``epoch % views``.
 
     The last batch of an epoch is dropped where it is not full, unless it is the only one (Dassl's rule, which
     CoOp trains by).
     """
 
     def __init__(self, n: int, batch_size: int, views: int, seed: int) -> None:
-        """``n`` images, ``views`` different views of each.
+        """Set up for ``n`` images, ``views`` different views of each.
 
         Raises:
             ValueError: a number below 1.
@@ -55,7 +55,7 @@ class RandomSampler:
         return self.n // self.batch_size
 
     def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``."""
+        """Return the batches of epoch ``index``, from 0."""
         order = list(range(self.n))
         random.Random(f"{self.seed}/{index}").shuffle(order)
         view, size = index % self.views, self.batch_size
@@ -63,7 +63,7 @@ class RandomSampler:
 
 
 class SequentialSampler:
-    """Every image once, in order, view 0, the last batch too: for evaluation."""
+    """Yields every image once, in order, in view 0, with the last batch also where it is not full: for evaluation."""
 
     def __init__(self, n: int, batch_size: int) -> None:
         self.n, self.batch_size = n, batch_size
@@ -72,7 +72,7 @@ class SequentialSampler:
         return math.ceil(self.n / self.batch_size)
 
     def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``; all epochs are the same."""
+        """Return the batches of an epoch; all epochs are the same."""
         return [
             [(image, 0) for image in range(start, min(start + self.batch_size, self.n))]
             for start in range(0, self.n, self.batch_size)
@@ -80,17 +80,17 @@ class SequentialSampler:
 
 
 class PixelSource:
-    """Pixels of (image, view), decoded in threads; decoded pictures are kept as long as memory allows."""
+    """Pixels of any (image, view); decoded pictures are kept in memory, the least recently used are dropped first."""
 
     def __init__(self, samples: Sequence[Sample], view: View, memory: int = 1 << 30) -> None:
-        """``memory``: bytes of decoded pictures to keep; those used last are kept."""
+        """Keep up to ``memory`` bytes of decoded pictures."""
         self.samples, self.view, self.memory = samples, view, memory
         self._pictures: OrderedDict[int, Image.Image] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
 
     def pixels(self, draw: Draw) -> Tensor:
-        """(3, h, w) float32 of one draw. Safe to call from many threads.
+        """Return the pixels of one draw, (3, h, w) float32. Safe to call from many threads.
 
         Raises:
             UnreadableImage: the image cannot be used.
@@ -118,10 +118,10 @@ def _bytes(picture: Image.Image) -> int:
 
 
 class SampleBatches:
-    """The batches of a sampler with features, pixels, or both, of the very same images and views.
+    """Batches of a sampler with features, pixels, or both, of the same images and views.
 
-    Pixels are made ``AHEAD`` batches before they are asked for. Starting in mid-epoch gives the same batches
-    as having come there.
+    Pixels are prepared ``AHEAD`` batches in advance. Starting within an epoch gives the same batches as reaching
+    that point from its start.
     """
 
     AHEAD = 2
@@ -136,18 +136,20 @@ class SampleBatches:
         pixels: PixelSource | None = None,
         pairs: bool = False,
     ) -> None:
-        """Neither reads nor computes anything yet.
+        """Check that the arguments fit together; nothing is read or computed yet.
 
         Args:
-            samples: N images; their own labels do not count.
-            labels: N indices into the bound classes, or (N, V) where they differ between the views.
+            samples: N images; their own labels are ignored.
+            labels: of each image: (N,) int64 indices into the bound classes; (N, V) int64, one for each view; or
+                (N, C) float32 probabilities of the classes, the same for all views.
             sampler: which images and views make which batch.
             features: (N, V, d) from the feature bank.
             pixels: of the same samples.
-            pairs: also a second view of each image, for learners that compare two.
+            pairs: whether batches also hold a second view of each image, for learners that compare two.
 
         Raises:
-            ValueError: numbers that do not match, an image without a label, or neither features nor pixels.
+            ValueError: numbers that do not match, labels of another kind, an image without a label, or neither
+                features nor pixels.
         """
         if features is None and pixels is None:
             raise ValueError("batches need features, pixels, or both")
@@ -159,17 +161,15 @@ class SampleBatches:
         for name, count in counts.items():
             if count != len(samples):
                 raise ValueError(f"{len(samples)} images, but {count} {name}")
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
-        if (self.labels < 0).any():
-            count = int((self.labels < 0).sum())
-            raise ValueError(f"{count} of {len(samples)} images have no label: give them pseudo-labels first")
+        self.labels = _checked_labels(labels)
+        self._labels_of_views = self.labels.ndim == 2 and not self.labels.is_floating_point()
         self.samples, self.sampler, self.features, self.source, self.pairs = samples, sampler, features, pixels, pairs
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``index`` (from 0), beginning with batch ``start``.
+        """Yield the batches of epoch ``index`` (from 0), beginning with batch ``start``.
 
         Raises:
             UnreadableImage: an image cannot be used.
@@ -201,9 +201,31 @@ class SampleBatches:
         where = torch.tensor([image for image, _ in draws])
         views = torch.tensor([view for _, view in draws])
         return Batch(
-            labels=self.labels[where] if self.labels.ndim == 1 else self.labels[where, views],
+            labels=self.labels[where, views] if self._labels_of_views else self.labels[where],
             images=images,
             features=None if self.features is None else self.features[where, views],
             second_images=second,
             names=tuple(self.samples[image].image.name for image, _ in draws),
         )
+
+
+def _checked_labels(labels: Sequence[int] | Tensor) -> Tensor:
+    """(N,) or (N, V) int64, or (N, C) float32 probabilities."""
+    tensor = torch.as_tensor(labels)
+    match tensor.dtype, tensor.ndim:
+        case (torch.int64, 1 | 2):
+            if unlabelled := int((tensor < 0).reshape(len(tensor), -1).any(1).sum()):
+                raise ValueError(f"{unlabelled} of {len(tensor)} images have no label: give them pseudo-labels first")
+        case (torch.float32, 2):
+            wrong = ~((tensor >= 0).all(1) & ((tensor.sum(1) - 1).abs() < 1e-3))  # also where one is not a number
+            if count := int(wrong.sum()):
+                raise ValueError(
+                    f"the soft labels of {count} of {len(tensor)} images are no probabilities (the first: image "
+                    f"{int(wrong.int().argmax())}): each row must hold numbers from 0 to 1 that sum to 1"
+                )
+        case _:
+            raise ValueError(
+                f"labels are {str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}: give int64 "
+                "class indices (N,) or (N, views), or float32 probabilities (N, classes)"
+            )
+    return tensor

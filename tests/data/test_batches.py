@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import cross_entropy
 
 from maotune.clip.model import Preprocess
+from maotune.contract import Batch
 from maotune.data.batches import PixelSource, RandomSampler, SampleBatches, SequentialSampler
 from maotune.data.images.decode import ImageFile
 from maotune.data.images.views import TrainView, view_seed
@@ -79,6 +81,40 @@ def test_features_and_pixels_are_of_the_same_image_and_view(samples: list[Sample
             assert torch.equal(batch.images.flatten(1), batch.features)
             assert batch.labels.tolist() == [by_name[name] for name in batch.names]
             assert batch.second_images is None
+
+
+def test_soft_labels_train_on_what_they_say(samples: list[Sample]) -> None:
+    """A linear classifier learns the probabilities of each image, whatever view it is seen in."""
+    torch.manual_seed(0)
+    features = torch.eye(11)[:, None].repeat(1, 2, 1)
+    soft = torch.softmax(torch.randn(11, 3), dim=1)
+    batches = SampleBatches(samples, soft, RandomSampler(11, 11, views=2, seed=0), features=features)
+    weight = torch.zeros(11, 3, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=20.0)
+    for epoch in range(300):
+        for batch in batches.epoch(epoch):
+            assert batch.features is not None
+            optimizer.zero_grad()
+            cross_entropy(batch.features @ weight, batch.labels).backward()
+            optimizer.step()
+    torch.testing.assert_close(weight.softmax(dim=1).detach(), soft, rtol=0, atol=1e-3)
+
+
+def test_labels_of_each_kind_reach_the_batch(samples: list[Sample]) -> None:
+    features = torch.zeros(11, 2, 8)
+
+    def batch_of(labels: torch.Tensor | list[int]) -> Batch:
+        return next(SampleBatches(samples, labels, RandomSampler(11, 11, 2, 0), features=features).epoch(1))
+
+    order = [int(Path(name).stem) for name in batch_of([0] * 11).names]
+    per_view = torch.arange(22).reshape(11, 2)
+    soft = torch.softmax(torch.arange(55.0).view(11, 5).sin(), dim=1)
+    for labels, expected in (
+        (list(range(11)), torch.tensor(order)),
+        (per_view, per_view[order, 1]),
+        (soft, soft[order]),
+    ):
+        assert torch.equal(batch_of(labels).labels, expected)
 
 
 def test_starting_in_mid_epoch_gives_the_rest_of_the_epoch(samples: list[Sample]) -> None:
@@ -172,6 +208,17 @@ def test_what_does_not_match_is_refused(samples: list[Sample]) -> None:
         SampleBatches(samples[:10], [0] * 10, sampler, pixels=source)
     with pytest.raises(ValueError, match="2 of 11 images have no label"):
         SampleBatches(samples, [0, -1, -1] + [0] * 8, sampler, features=features)
+    with pytest.raises(ValueError, match=r"labels are float64 of shape \(11, 3\): give int64 class indices"):
+        SampleBatches(samples, torch.full((11, 3), 1 / 3, dtype=torch.float64), sampler, features=features)
+    with pytest.raises(ValueError, match=r"labels are float32 of shape \(11,\)"):
+        SampleBatches(samples, torch.zeros(11), sampler, features=features)
+    for bad in (torch.full((3,), 0.5), torch.tensor([1.5, -0.5, 0.0]), torch.tensor([float("nan"), 0.5, 0.5])):
+        soft = torch.eye(3)[[0] * 11]
+        soft[4] = bad
+        with pytest.raises(
+            ValueError, match=r"soft labels of 1 of 11 images are no probabilities \(the first: image 4\)"
+        ):
+            SampleBatches(samples, soft, sampler, features=features)
     with pytest.raises(ValueError, match="second view of each image needs pixels"):
         SampleBatches(samples, [0] * 11, sampler, features=features, pairs=True)
     with pytest.raises(IndexError):
