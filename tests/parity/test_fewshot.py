@@ -17,7 +17,7 @@ from maotune.data.sets.dataset import Sample
 from maotune.data.sets.readers import read_split_json
 from maotune.recipe import load_recipe
 from maotune.runs.build import build_splits
-from tests.golden import GOLDEN
+from tests.golden import FAKE_DATASETS, GOLDEN
 
 RECORDED: dict[str, Any] = json.loads((GOLDEN / "fewshot_splits_seed1.json").read_text())
 NAME = {row.folder: name for name, row in coop.SETS.items()}
@@ -28,7 +28,7 @@ RUNS = {NAME[golden["folder"]]: golden for golden in RECORDED["with_split_json"]
 def with_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fake data sets, with split files."""
     root = tmp_path_factory.mktemp("splits")
-    subprocess.run([sys.executable, GOLDEN / "make_fake_datasets.py", root], check=True)
+    subprocess.run([sys.executable, FAKE_DATASETS, root], check=True)
     return root
 
 
@@ -36,7 +36,7 @@ def with_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def annotations_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same without split files."""
     root = tmp_path_factory.mktemp("annotations")
-    subprocess.run([sys.executable, GOLDEN / "make_fake_datasets.py", root, "--no-splits"], check=True)
+    subprocess.run([sys.executable, FAKE_DATASETS, root, "--no-splits"], check=True)
     return root
 
 
