@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: ``maotune --help`` shall not wait for torch."""
+    """Import a public name on first use: ``maotune --help`` shall not wait for torch."""
     if name not in __all__:
-        raise AttributeError(f"module 'maotune' has no attribute {name!r}")
+        raise AttributeError(f"module 'maotune' has no attribute {name!r}; there are {', '.join(__all__)}")
     from maotune import api, clip
 
     return getattr(clip if name == "load_clip" else api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
