@@ -80,10 +80,10 @@ def _overview(root: Path | None, strict: bool, as_json: bool) -> None:
         )
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
-    from maotune.data.sets.coop import SETS
-    from maotune.data.sets.originals import check as check_set
+    from maotune.data.sets.check import check as check_set
+    from maotune.data.sets.named import named_sets
 
-    found = [check_set(name, root) for name in SETS]
+    found = [check_set(name, root) for name in named_sets()]
     if as_json:
         counts = [
             {what: one and one._asdict() for what, one in (("expected", of.expected), ("found", of.found))}
@@ -123,13 +123,12 @@ def prepare(
     `maotune data check --root FOLDER` says which archives these are and where to get them. What is there already is
     left alone. Exit code 1 where a data set that is named is still not complete.
     """
-    from maotune.data.sets.coop import SETS
-    from maotune.data.sets.originals import ORIGINALS
+    from maotune.data.sets.named import named_sets
     from maotune.data.sets.prepare import prepare as make
     from maotune.recipe.schema import choose
 
     done = []
-    for name in [choose("data set", name, SETS) for name in names or SETS]:
+    for name in [choose("data set", name, named_sets()) for name in names or named_sets()]:
         with progress() as listen:
             from maotune.runs.events import Progress
 
@@ -144,7 +143,7 @@ def prepare(
             said += [f"there already: {', '.join(of.present)}"] if of.present else []
             said += map(str, of.missing)
             if of.missing:
-                original = ORIGINALS[of.name]
+                original = named_sets()[of.name]
                 said.append(f"get this from {original.page}" + (f"; {original.note}" if original.note else ""))
             out.print("\n  ".join([f"{of.name}:", *said]), markup=False, highlight=False, soft_wrap=True)
         if not names and not any(of.made for of in done):

@@ -1,39 +1,7 @@
 """Texts to put class names into, for zero-shot. ``{}`` stands for the name."""
 
-SINGLE = ("a photo of a {}.",)
-
-DATASETS = {
-    "imagenet": "a photo of a {}.",
-    "imagenetv2": "a photo of a {}.",
-    "imagenet-sketch": "a photo of a {}.",
-    "imagenet-a": "a photo of a {}.",
-    "imagenet-r": "a photo of a {}.",
-    "caltech101": "a photo of a {}.",
-    "oxford-pets": "a photo of a {}, a type of pet.",
-    "stanford-cars": "a photo of a {}.",
-    "flowers102": "a photo of a {}, a type of flower.",
-    "food101": "a photo of {}, a type of food.",
-    "fgvc-aircraft": "a photo of a {}, a type of aircraft.",
-    "sun397": "a photo of a {}.",
-    "dtd": "{} texture.",
-    "eurosat": "a centered satellite photo of {}.",
-    "ucf101": "a photo of a person doing {}.",
-}
-"""The text of each data set that CoOp's zero-shot baseline uses."""
-
-SEVEN = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
-"""The seven that CLIP's authors found to do best together on ImageNet."""
-
 SIXTY = (
-    *SINGLE,
+    "a photo of a {}.",
     "a bad photo of a {}.",
     "a photo of many {}.",
     "a sculpture of a {}.",

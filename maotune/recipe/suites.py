@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maotune.data.sets import coop, icons
+from maotune.data.sets import icons
+from maotune.data.sets.named import named_sets, sets_of
 from maotune.recipe.schema import Recipe, RecipeError, choose
 
 
@@ -18,7 +19,7 @@ class Suite(NamedTuple):
 
 SUITES: Mapping[str, Suite] = {
     "icons-11": Suite(icons.SETS, {"data.shots": 8, "epochs": 10}),
-    "coop-11": Suite(tuple(coop.SETS)[:11]),  # the rest are ImageNet's classes in other pictures
+    "coop-11": Suite(sets_of("coop-11")),
 }
 """By name. icons-11 with half of the shots and epochs: three learners, three seeds and all controls within three hours
 on two cores. coop-11 are the paper's, below ``data.root``."""
@@ -48,8 +49,8 @@ def targets_of(recipe: Recipe) -> tuple[str, ...]:
     for suite in SUITES.values():
         if data.source in suite.sets:
             others = tuple(name for name in suite.sets if name != data.source)
-            shifted = tuple(coop.SETS)[11:] if data.source == "imagenet" and data.root else ()
-            there = tuple(name for name in shifted if (Path(data.root or ".") / coop.SETS[name].folder).is_dir())
+            shifted = sets_of("imagenet-shifts") if data.source == "imagenet" and data.root else ()
+            there = tuple(name for name in shifted if (Path(data.root or ".") / named_sets()[name].folder).is_dir())
             return others + there
     raise RecipeError(
         f"{data.source} is in no suite ({', '.join(SUITES)}), so there are no other sets to score: name some, as in "

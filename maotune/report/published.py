@@ -22,7 +22,7 @@ class Published:
     table: str
     """``1`` to ``8`` of the MAO paper, ``B`` (settings, its section 4.1 and Appendix B), ``text``, or ``reference``."""
     dataset: str
-    """As in ``data.coop.SETS``; ``mean`` is the average of a table; empty where it is of none in particular."""
+    """As in ``named_sets()``; ``mean`` is the average of a table; empty where it is of none in particular."""
     learner: str
     """As ``Recipe.title``; empty for zero-shot CLIP and where it is of none in particular."""
     method: str

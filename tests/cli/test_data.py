@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maotune.data.sets import coop
+from maotune.data.sets.named import named_sets
 from tests.cli.conftest import Maotune
 from tests.data.sets.test_archives import tar
 from tests.toys import COLOURS, paint
@@ -83,7 +83,7 @@ def test_what_is_there_is_shown(maotune: Maotune, place: Path, tmp_path: Path) -
     assert [(one["name"], one["made"]) for one in done.json["sets"]] == [("dtd", ["images"])]
     checked = maotune("data", "check", "--root", tmp_path, "--json")
     assert checked.code == 0
-    assert list(states(checked.json)) == list(coop.SETS)
+    assert list(states(checked.json)) == list(named_sets())
     assert states(checked.json)["dtd"] == "differs"
     (dtd,) = [one for one in checked.json["sets"] if one["name"] == "dtd"]
     assert dtd["found"] == {"classes": 4, "train": 12, "val": 4, "test": 8}

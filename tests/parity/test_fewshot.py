@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from maotune.data.draw import base_new, few_shot
-from maotune.data.sets import coop
 from maotune.data.sets.catalog import load_dataset
 from maotune.data.sets.dataset import Sample
+from maotune.data.sets.named import named_sets
 from maotune.data.sets.readers import read_split_json
 from maotune.recipe import load_recipe
 from maotune.runs.build import build_splits
 from tests.golden import FAKE_DATASETS, GOLDEN
 
 RECORDED: dict[str, Any] = json.loads((GOLDEN / "fewshot_splits_seed1.json").read_text())
-NAME = {row.folder: name for name, row in coop.SETS.items()}
+NAME = {row.folder: name for name, row in named_sets().items()}
 RUNS = {NAME[golden["folder"]]: golden for golden in RECORDED["with_split_json"].values()}
 
 
@@ -68,7 +68,7 @@ def test_splits_drawn_from_annotations_are_those_of_coop(annotations_only: Path,
     expected = golden["runs"]["shots4_seed1_all"]
     for split, items in expected["split_json"].items():
         samples = getattr(dataset, split)
-        assert listed(samples, folder / coop.SETS[name].images) == [item[:2] for item in items]
+        assert listed(samples, folder / named_sets()[name].images) == [item[:2] for item in items]
         assert [dataset.classes[sample.label] for sample in samples] == [item[2] for item in items]
     drawn = few_shot(dataset, 4, stream)
     assert listed(drawn.train, folder) == expected["train"]
@@ -93,7 +93,7 @@ def test_a_run_tunes_on_the_draw_of_coop(with_splits: Path, name: str) -> None:
 @pytest.mark.parametrize("shots", [1, 16])
 def test_other_seeds_draw_from_one_stream_class_by_class(with_splits: Path, shots: int, seed: int) -> None:
     """Against the rule written out again, with the global generator, as CoOp seeds it."""
-    for name in coop.SETS.keys() - {"imagenetv2", "imagenet-sketch", "imagenet-a", "imagenet-r"}:
+    for name in named_sets().keys() - {"imagenetv2", "imagenet-sketch", "imagenet-a", "imagenet-r"}:
         dataset = load_dataset(name, with_splits)
         random.seed(seed)
         expected = []

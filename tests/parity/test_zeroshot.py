@@ -4,8 +4,9 @@ import json
 
 import torch
 
-from maotune.clip.ensembles import DATASETS, SIXTY
+from maotune.clip.ensembles import SIXTY
 from maotune.contract import cosine_logits
+from maotune.data.sets.named import named_sets
 from tests.golden import GOLDEN
 from tests.parity.harness import describe, read, tiny_clip
 
@@ -26,7 +27,7 @@ def test_features_and_logits() -> None:
     image = clip.encode_image(read("batches")["eval_images"])
     torch.testing.assert_close(text, golden["text_features"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(image, golden["image_features"], rtol=1e-4, atol=1e-5)
-    one_template = clip.zeroshot_text(names, [DATASETS["flowers102"]])
+    one_template = clip.zeroshot_text(names, [named_sets()["flowers102"].template])
     for classifier in (text, one_template):
         logits = cosine_logits(image, classifier, clip.logit_scale)
         torch.testing.assert_close(logits, golden["logits_per_image"], rtol=0, atol=1e-3)

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from maotune.data.sets import coop
+from maotune.data.sets.named import named_sets
 from maotune.experiments.catalog import EXPERIMENTS
 from maotune.learners import LEARNERS
 from maotune.mao.methods import METHODS
@@ -19,7 +19,7 @@ from maotune.train.evaluate import harmonic_mean
 
 PRINTED = 0.005 + 1e-9
 """Half a unit of the last printed place."""
-ELEVEN = tuple(name for name in coop.SETS if not name.startswith("imagenet-") and name != "imagenetv2")
+ELEVEN = tuple(name for name in named_sets() if not name.startswith("imagenet-") and name != "imagenetv2")
 UNREADABLE = ("food101", "fgvc-aircraft", "sun397", "dtd", "eurosat", "ucf101")
 """Data sets whose row of PromptSRC + MAO in Table 1 is not in the text that was transcribed."""
 MISPRINTED = {("8", "base-only"): (1.11, 1.13), ("8", "mao"): (3.21, 3.24)}
@@ -126,7 +126,7 @@ def test_table_3_and_the_text_give_the_same_ratios() -> None:
 def test_rows_speak_the_names_of_the_package() -> None:
     others = {"hicropl", "promptkd+atprompt", ""}
     for row in published():
-        assert row.dataset in {*coop.SETS, "mean", ""}, row
+        assert row.dataset in {*named_sets(), "mean", ""}, row
         assert row.learner.removesuffix("+dept") in {*LEARNERS, *others}, row
         assert row.method in {*METHODS, ""}, row
         assert row.source

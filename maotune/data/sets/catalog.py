@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maotune.data.sets import coop, hub, icons
 from maotune.data.sets.dataset import Dataset, Sample
+from maotune.data.sets.named import named_sets
 from maotune.data.sets.readers import read_folder, read_split_json, read_table, read_unlabelled
 
 _FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), a .json file (CoOp's split), or hub:PATH_OR_ID"
@@ -13,7 +14,7 @@ _FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), a .json file (CoOp's
 
 def names() -> tuple[str, ...]:
     """The data sets that have a name: those that are shipped, then those in CoOp's layout."""
-    return (*icons.SETS, *coop.SETS)
+    return (*icons.SETS, *named_sets())
 
 
 def load_unlabelled(source: str | Path) -> tuple[Sample, ...]:
@@ -38,7 +39,7 @@ def load_dataset(
 
     Args:
         source: name or path, or ``hub.FORM``.
-        root: where the images are. A name of ``coop.SETS`` needs the folder of all data sets; for a table or split
+        root: where the images are. A name of ``named_sets()`` needs the folder of all data sets; for a table or split
             file it is the folder that paths count from, if that is not the file's own.
         classes: class names file: order and display names of the classes (``readers.read_class_names``).
         fractions: shares of train and val where a folder or table has no splits; the rest is test.
@@ -54,7 +55,7 @@ def load_dataset(
         if name in icons.SETS:
             return icons.load(name)
         if root is None:
-            raise ValueError(f"{name} is not shipped: give the folder that holds {coop.SETS[name].folder} as root")
+            raise ValueError(f"{name} is not shipped: give the folder that holds {named_sets()[name].folder} as root")
         return coop.load(name, root, stream)
     if name.startswith(hub.PREFIX):
         return hub.read_hub(name, classes, fractions)

@@ -10,77 +10,48 @@ import importlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from maotune.clip.ensembles import DATASETS as TEMPLATES
 from maotune.data.sets.dataset import Dataset
+from maotune.data.sets.named import NamedSet, named_sets
 from maotune.data.sets.readers import Item, Splits, folders_in, images_in, labelled_dataset, read_text, split_items
 
 T = TypeVar("T")
 
-Annotated = Callable[[Path, random.Random], Splits]
-
-
-class Counts(NamedTuple):
-    """The size of a data set."""
-
-    classes: int
-    train: int
-    val: int
-    test: int
-
-
-@dataclass(frozen=True, slots=True)
-class CoopSet:
-    """One data set in CoOp's layout."""
-
-    folder: str
-    """Below the root of all data sets."""
-    annotated: Annotated
-    """Reads the annotations in the folder."""
-    images: str = "."
-    """Where the paths of the split file count from, below the folder."""
-    split: str | None = None
-    """Name of the split file."""
-    _: KW_ONLY
-    counts: Counts
-    """Of the original with CoOp's split."""
+Reader = Callable[[NamedSet, Path, random.Random], Splits]
+"""Reads the annotations of a data set in its folder; the stream draws what they leave open."""
 
 
 def load(name: str, root: Path, stream: random.Random | None = None) -> Dataset:
-    """The data set ``name`` (a key of ``SETS``) below ``root``.
+    """Load a named data set below ``root``.
 
     Args:
-        name: as in ``SETS``.
-        root: holds a folder a data set, named as CoOp names them.
+        name: a key of ``named_sets()``.
+        root: holds one folder per data set, named as CoOp names them.
         stream: draws the split where there is no split file. By default a stream of its own with seed 1, so that the
             split is the same for all seeds of the few-shot draw, as it is with CoOp once its first run has saved it.
 
     Raises:
         ValueError: the folder or a file in it is missing (the message says what belongs where) or cannot be
-        understood.
+            understood.
     """
-    row = SETS[name]
+    row = named_sets()[name]
     folder = root / row.folder
     if not folder.is_dir():
         raise ValueError(
             f"{name} belongs in {folder}, but there is no such folder; give the folder that holds {row.folder} as root"
         )
-    templates = (TEMPLATES[name],)
-    if row.split is not None and (folder / row.split).is_file():
-        splits = split_items(folder / row.split, folder / row.images)
+    if row.split_file is not None and (folder / row.split_file).is_file():
+        splits = split_items(folder / row.split_file, folder / row.images)
     else:
         try:
-            splits = row.annotated(folder, stream or random.Random(1))
+            splits = READERS[row.reader](row, folder, stream or random.Random(1))
         except (FileNotFoundError, NotADirectoryError) as error:
-            alternative = (
-                "" if row.split is None else f" (or {row.split} in {folder}, which makes annotations unnecessary)"
-            )
-            raise ValueError(f"{name}: {error.filename} is missing{alternative}") from error
-    return labelled_dataset(name, splits, templates)
+            split = row.split_file and f" (or {row.split_file} in {folder}, which makes annotations unnecessary)"
+            raise ValueError(f"{name}: {error.filename} is missing{split or ''}") from error
+    return labelled_dataset(name, splits, (row.template,))
 
 
 def _held_out(items: Sequence[Item], stream: random.Random) -> Splits:
@@ -110,43 +81,41 @@ def _halved(classes: Sequence[tuple[int, str, list[Path]]], stream: random.Rando
     return splits
 
 
-def _class_folders(images: str, rename: dict[str, str] | None = None, ignored: Sequence[str] = ()) -> Annotated:
-    """A folder a class and nothing else: Caltech101, DTD, EuroSAT, Food101."""
-
-    def read(folder: Path, stream: random.Random) -> Splits:
-        tops = [top for top in folders_in(folder / images) if top.name not in ignored]
-        named = [(label, (rename or {}).get(top.name, top.name), images_in(top, top)) for label, top in enumerate(tops)]
-        return _halved(named, stream)
-
-    return read
+def _class_folders(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
+    """One folder per class, without any annotation."""
+    tops = [top for top in folders_in(folder / row.images) if top.name not in row.ignored_folders]
+    return _halved(
+        [(label, row.class_names.get(top.name, top.name), images_in(top, top)) for label, top in enumerate(tops)],
+        stream,
+    )
 
 
-def _pets(folder: Path, stream: random.Random) -> Splits:
+def _pets(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     def read(name: str) -> list[Item]:
         return list(_parsed(folder / "annotations" / name, pet))
 
     def pet(line: str) -> Item:
         image, label, *_ = line.split(" ")
-        return folder / "images" / f"{image}.jpg", int(label) - 1, image.rpartition("_")[0].lower()
+        return folder / row.images / f"{image}.jpg", int(label) - 1, image.rpartition("_")[0].lower()
 
     trainval = read("trainval.txt")
     test = read("test.txt")
     return {**_held_out(trainval, stream), "test": test}
 
 
-def _flowers(folder: Path, stream: random.Random) -> Splits:
+def _flowers(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     labels = read_matlab(folder / "imagelabels.mat")["labels"][0]
     path = folder / "cat_to_name.json"
     names = json.loads(read_text(path))
     by_label: dict[int, list[Path]] = {}
     for number, label in enumerate(labels, 1):
-        by_label.setdefault(int(label), []).append(folder / "jpg" / f"image_{number:05d}.jpg")
+        by_label.setdefault(int(label), []).append(folder / row.images / f"image_{number:05d}.jpg")
     if missing := [label for label in by_label if str(label) not in names]:
         raise ValueError(f"{path} has no name for class {missing[0]}")
     return _halved([(label - 1, names[str(label)], images) for label, images in by_label.items()], stream)
 
 
-def _cars(folder: Path, stream: random.Random) -> Splits:
+def _cars(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     names = [str(name[0]) for name in read_matlab(folder / "devkit/cars_meta.mat")["class_names"][0]]
 
     def read(images: str, annotations: str) -> list[Item]:
@@ -166,7 +135,7 @@ def _cars(folder: Path, stream: random.Random) -> Splits:
     return {**_held_out(trainval, stream), "test": test}
 
 
-def _aircraft(folder: Path, stream: random.Random) -> Splits:
+def _aircraft(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     labels = {name: label for label, name in enumerate(_parsed(folder / "variants.txt", str.strip))}
 
     def plane(line: str) -> Item:
@@ -176,19 +145,19 @@ def _aircraft(folder: Path, stream: random.Random) -> Splits:
     return {split: list(_parsed(folder / f"images_variant_{split}.txt", plane)) for split in ("train", "val", "test")}
 
 
-def _scenes(folder: Path, stream: random.Random) -> Splits:
+def _scenes(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     labels = {name: label for label, name in enumerate(_parsed(folder / "ClassName.txt", lambda line: line[1:]))}
 
     def scene(line: str) -> Item:
         image = line[1:]
         place = image.rpartition("/")[0]
-        return folder / "SUN397" / image, labels[place], " ".join(reversed(place.split("/")[1:]))
+        return folder / row.images / image, labels[place], " ".join(reversed(place.split("/")[1:]))
 
     trainval = list(_parsed(folder / "Training_01.txt", scene))
     return {**_held_out(trainval, stream), "test": list(_parsed(folder / "Testing_01.txt", scene))}
 
 
-def _actions(folder: Path, stream: random.Random) -> Splits:
+def _actions(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     lists = folder / "ucfTrainTestlist"
 
     def numbered(line: str) -> tuple[str, int]:
@@ -200,34 +169,29 @@ def _actions(folder: Path, stream: random.Random) -> Splits:
     def video(line: str) -> Item:
         action, name = line.split(" ", maxsplit=1)[0].split("/")
         spaced = "_".join(re.findall("[A-Z][^A-Z]*", action))
-        return folder / "UCF-101-midframes" / spaced / name.replace(".avi", ".jpg"), labels[action], spaced
+        return folder / row.images / spaced / name.replace(".avi", ".jpg"), labels[action], spaced
 
     trainval = list(_parsed(lists / "trainlist01.txt", video))
     return {**_held_out(trainval, stream), "test": list(_parsed(lists / "testlist01.txt", video))}
 
 
-def _imagenet(folder: Path, stream: random.Random) -> Splits:
-    """The official validation images are the test; there is no validation split."""
-    return {split: _synsets(folder, f"images/{part}") for split, part in (("train", "train"), ("test", "val"))}
+def _imagenet(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
+    """The official validation images are the test split; there is no validation split."""
+    return {split: _synsets(folder, f"{row.images}/{part}") for split, part in (("train", "train"), ("test", "val"))}
 
 
-def _imagenet_variant(images: str) -> Annotated:
-    """Only a test split; labels are those of its own class folders."""
-
-    def read(folder: Path, stream: random.Random) -> Splits:
-        return {"test": _synsets(folder, images)}
-
-    return read
+def _imagenet_test(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
+    """A test split alone; labels count the class folders that it has."""
+    return {"test": _synsets(folder, row.images)}
 
 
-def _imagenet_v2(folder: Path, stream: random.Random) -> Splits:
-    """Its folders are named 0 to 999, the position in the list of names."""
+def _imagenet_v2(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
+    """Folders are named 0 to 999, the position in the list of class names."""
     names = list(_synset_names(folder).values())
-    top = folder / "imagenetv2-matched-frequency-format-val"
-    numbered = sorted((int(part.name), part) for part in folders_in(top) if part.name.isdecimal())
+    numbered = sorted((int(top.name), top) for top in folders_in(folder / row.images) if top.name.isdecimal())
     if numbered and numbered[-1][0] >= len(names):
         raise ValueError(f"{numbered[-1][1]} is beyond the {len(names)} names of {folder / 'classnames.txt'}")
-    return {"test": [(image, label, names[label]) for label, part in numbered for image in images_in(part, part)]}
+    return {"test": [(image, label, names[label]) for label, top in numbered for image in images_in(top, top)]}
 
 
 def _synsets(folder: Path, images: str) -> list[Item]:
@@ -271,74 +235,16 @@ def read_matlab(path: Path) -> Any:
     return scipy.loadmat(path)
 
 
-SETS = {
-    "imagenet": CoopSet("imagenet", _imagenet, counts=Counts(1000, 1281167, 0, 50000)),
-    "caltech101": CoopSet(
-        "caltech-101",
-        _class_folders(
-            "101_ObjectCategories",
-            {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"},
-            ("BACKGROUND_Google", "Faces_easy"),
-        ),
-        "101_ObjectCategories",
-        "split_zhou_Caltech101.json",
-        counts=Counts(100, 4128, 1649, 2465),
-    ),
-    "oxford-pets": CoopSet(
-        "oxford_pets", _pets, "images", "split_zhou_OxfordPets.json", counts=Counts(37, 2944, 736, 3669)
-    ),
-    "stanford-cars": CoopSet(
-        "stanford_cars", _cars, ".", "split_zhou_StanfordCars.json", counts=Counts(196, 6509, 1635, 8041)
-    ),
-    "flowers102": CoopSet(
-        "oxford_flowers", _flowers, "jpg", "split_zhou_OxfordFlowers.json", counts=Counts(102, 4093, 1633, 2463)
-    ),
-    "food101": CoopSet(
-        "food-101",
-        _class_folders("images"),
-        "images",
-        "split_zhou_Food101.json",
-        counts=Counts(101, 50500, 20200, 30300),
-    ),
-    "fgvc-aircraft": CoopSet("fgvc_aircraft", _aircraft, counts=Counts(100, 3334, 3333, 3333)),
-    "sun397": CoopSet("sun397", _scenes, "SUN397", "split_zhou_SUN397.json", counts=Counts(397, 15880, 3970, 19850)),
-    "dtd": CoopSet(
-        "dtd",
-        _class_folders("images"),
-        "images",
-        "split_zhou_DescribableTextures.json",
-        counts=Counts(47, 2820, 1128, 1692),
-    ),
-    "eurosat": CoopSet(
-        "eurosat",
-        _class_folders(
-            "2750",
-            {
-                "AnnualCrop": "Annual Crop Land",
-                "Forest": "Forest",
-                "HerbaceousVegetation": "Herbaceous Vegetation Land",
-                "Highway": "Highway or Road",
-                "Industrial": "Industrial Buildings",
-                "Pasture": "Pasture Land",
-                "PermanentCrop": "Permanent Crop Land",
-                "Residential": "Residential Buildings",
-                "River": "River",
-                "SeaLake": "Sea or Lake",
-            },
-        ),
-        "2750",
-        "split_zhou_EuroSAT.json",
-        counts=Counts(10, 13500, 5400, 8100),
-    ),
-    "ucf101": CoopSet(
-        "ucf101", _actions, "UCF-101-midframes", "split_zhou_UCF101.json", counts=Counts(101, 7639, 1898, 3783)
-    ),
-    "imagenetv2": CoopSet("imagenetv2", _imagenet_v2, counts=Counts(1000, 0, 0, 10000)),
-    "imagenet-sketch": CoopSet("imagenet-sketch", _imagenet_variant("images"), counts=Counts(1000, 0, 0, 50889)),
-    "imagenet-a": CoopSet("imagenet-adversarial", _imagenet_variant("imagenet-a"), counts=Counts(200, 0, 0, 7500)),
-    "imagenet-r": CoopSet("imagenet-rendition", _imagenet_variant("imagenet-r"), counts=Counts(200, 0, 0, 30000)),
+READERS: Mapping[str, Reader] = {
+    "class-folders": _class_folders,
+    "pets": _pets,
+    "flowers": _flowers,
+    "cars": _cars,
+    "aircraft": _aircraft,
+    "scenes": _scenes,
+    "actions": _actions,
+    "imagenet": _imagenet,
+    "imagenet-test": _imagenet_test,
+    "imagenet-v2": _imagenet_v2,
 }
-"""The eleven of the paper, and four that look at ImageNet's classes in another way.
-
-The counts of the eleven were checked against statistics that others publish of CoOp's splits, those of ImageNet-A and
--R against public listings. ImageNetV2's and ImageNet-Sketch's (its page rounds to 50,000) have not been checked."""
+"""Readers of annotations by their names in ``named.toml``."""

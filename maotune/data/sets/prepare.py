@@ -5,14 +5,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from maotune.data.images.decode import Progress
 from maotune.data.sets import coop
 from maotune.data.sets.archives import ArchiveError, unpack
-from maotune.data.sets.originals import ORIGINALS, Missing, Piece, is_there
+from maotune.data.sets.check import Missing, is_there
+from maotune.data.sets.named import Part, named_sets
 from maotune.data.sets.readers import read_text
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def prepare(name: str, root: Path, archives: Path | None = None, progress: Progr
     stopped is simply run again. The archives stay.
 
     Args:
-        name: a key of ``coop.SETS``.
+        name: a key of ``named_sets()``.
         root: the folder of all data sets.
         archives: where the archives are; by default in the data set's own folder, or in ``root``.
         progress: hears of bytes of the archive that is being unpacked.
@@ -51,40 +52,40 @@ def prepare(name: str, root: Path, archives: Path | None = None, progress: Progr
     Raises:
         ArchiveError: an archive is broken, or not what it should be. OSError: no room, or no right to write.
     """
-    row = coop.SETS[name]
+    row = named_sets()[name]
     folder = root / row.folder
     places = [folder, root] if archives is None else [archives, archives / row.folder]
-    split = (Piece(row.split, {row.split: ""}, annotation=True),) if row.split else ()
-    pieces = (*split, *ORIGINALS[name].pieces)
-    todo: dict[Path, list[Piece]] = {}
+    split = (Part(path=row.split_file, archives={row.split_file: ""}, annotation=True),) if row.split_file else ()
+    parts = (*split, *row.parts)
+    todo: dict[Path, list[Part]] = {}
     missing = []
-    for piece in pieces:
-        if is_there(folder / piece.path):
+    for part in parts:
+        if is_there(folder / part.path):
             continue
-        if (archive := _find(piece, places, root)) is not None:
-            todo.setdefault(archive, []).append(piece)
+        if (archive := _find(part, places, root)) is not None:
+            todo.setdefault(archive, []).append(part)
         else:
-            missing.append(piece)
+            missing.append(part)
     for archive, of_archive in todo.items():
         folder.mkdir(parents=True, exist_ok=True)
         _make(archive, of_archive, folder, places, progress)
-    made = [piece.path for of_archive in todo.values() for piece in of_archive]
-    split_there = row.split is not None and (folder / row.split).is_file()
+    made = [part.path for of_archive in todo.values() for part in of_archive]
+    split_there = row.split_file is not None and (folder / row.split_file).is_file()
     return Prepared(
         name,
         str(folder),
         tuple(made),
-        tuple(piece.path for piece in pieces if piece.path not in made and piece not in missing),
-        tuple(Missing.of(piece) for piece in missing if piece not in split and not (piece.annotation and split_there)),
+        tuple(part.path for part in parts if part.path not in made and part not in missing),
+        tuple(Missing.of(part) for part in missing if part not in split and not (part.annotation and split_there)),
     )
 
 
-def _find(piece: Piece, places: Sequence[Path], root: Path) -> Path | None:
-    """What a piece can be made from, of what there is."""
-    if piece.also is not None and _first([place / piece.also for place in places]) is None:
+def _find(part: Part, places: Sequence[Path], root: Path) -> Path | None:
+    """What a part can be made from, of what there is."""
+    if part.also is not None and _first([place / part.also for place in places]) is None:
         return None
-    siblings = [root / piece.sibling] if piece.sibling else []
-    return _first([*(place / archive for archive in piece.sources for place in places), *siblings])
+    siblings = [root / part.sibling] if part.sibling else []
+    return _first([*(place / archive for archive in part.archives for place in places), *siblings])
 
 
 def _first(files: Sequence[Path]) -> Path | None:
@@ -92,9 +93,9 @@ def _first(files: Sequence[Path]) -> Path | None:
 
 
 def _make(
-    archive: Path, pieces: Sequence[Piece], folder: Path, places: Sequence[Path], progress: Progress | None
+    archive: Path, parts: Sequence[Part], folder: Path, places: Sequence[Path], progress: Progress | None
 ) -> None:
-    """Make pieces from one archive, in one pass, in a folder of their own; then move them to where they belong."""
+    """Make parts from one archive, in one pass, in a folder of their own; then move them to where they belong."""
     _clear_stale(folder)
     building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
 
@@ -105,24 +106,24 @@ def _make(
 
     try:
         wanted: dict[str, str] = {}
-        for number, piece in enumerate(pieces):
-            inner, _, _ = piece.sources.get(archive.name, "").partition("!")
+        for number, part in enumerate(parts):
+            inner, _, _ = part.archives.get(archive.name, "").partition("!")
             if inner:
                 wanted[inner] = str(number)
             else:
                 shutil.copyfile(archive, building / str(number))
         if wanted:
             unpack(archive, building, wanted, progress=alive)
-        for number, piece in enumerate(pieces):
+        for number, part in enumerate(parts):
             made = building / str(number)
-            _, _, deeper = piece.sources.get(archive.name, "").partition("!")
+            _, _, deeper = part.archives.get(archive.name, "").partition("!")
             if deeper:
                 nested = made.rename(building / f"{number}.archive")
                 unpack(nested, building, {deeper: str(number)}, progress=alive)
-            if piece.path in _FINISH:
-                devkit = _first([place / (piece.also or "") for place in places])
-                _FINISH[piece.path](made, devkit, alive)
-            target = folder / piece.path
+            if part.finish is not None:
+                devkit = _first([place / (part.also or "") for place in places])
+                FINISH[part.finish](made, devkit, alive)
+            target = folder / part.path
             target.parent.mkdir(parents=True, exist_ok=True)
             if not is_there(target):  # another run may have been quicker
                 os.rename(made, target)
@@ -147,7 +148,7 @@ def _unpack_synsets(folder: Path, _: Path | None, alive: Progress) -> None:
 
 def _sort_validation(folder: Path, devkit: Path | None, alive: Progress) -> None:
     """ImageNet's validation images: one heap becomes a folder a class, as the development kit says."""
-    assert devkit is not None  # the piece is not made without it
+    assert devkit is not None  # the part is not made without it
     kit = folder.with_name(f"{folder.name}.kit")
     data = "ILSVRC2012_devkit_t12/data"
     unpack(devkit, folder.parent, {f"{data}/{name}": f"{kit.name}/{name}" for name in (_META, _TRUTH)}, progress=alive)
@@ -164,8 +165,8 @@ def _sort_validation(folder: Path, devkit: Path | None, alive: Progress) -> None
 
 
 _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
-_FINISH: dict[str, Callable[[Path, Path | None, Progress], None]] = {
-    "images/train": _unpack_synsets,
-    "images/val": _sort_validation,
+FINISH: Mapping[str, Callable[[Path, Path | None, Progress], None]] = {
+    "synset-archives": _unpack_synsets,
+    "sort-validation": _sort_validation,
 }
-"""What is left to do after unpacking, by piece; other data sets have no such paths."""
+"""Steps after unpacking, by their names in ``named.toml``."""

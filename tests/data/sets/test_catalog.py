@@ -4,16 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from maotune.clip.ensembles import DATASETS as TEMPLATES
-from maotune.data.sets import coop
 from maotune.data.sets.catalog import load_dataset, names
+from maotune.data.sets.named import named_sets
 from tests.data.sets.test_readers import labelled, touch, write_table
 
 
-def test_every_name_is_there_once_and_has_templates() -> None:
+def test_every_name_is_listed_once() -> None:
     assert len(set(names())) == len(names())
-    assert set(coop.SETS) <= set(names())
-    assert set(coop.SETS) <= set(TEMPLATES)
+    assert set(named_sets()) <= set(names())
 
 
 def test_shipped_data_sets() -> None:
@@ -56,7 +54,7 @@ def test_data_sets_that_are_not_shipped_need_their_folder(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"annotations/trainval.txt is missing \(or split_zhou_OxfordPets.json"):
         load_dataset("oxford-pets", tmp_path)
     for name, missing in (("dtd", "dtd/images"), ("flowers102", "imagelabels.mat"), ("imagenet", "classnames.txt")):
-        (tmp_path / coop.SETS[name].folder).mkdir()
+        (tmp_path / named_sets()[name].folder).mkdir()
         with pytest.raises(ValueError, match=f"{name}: .*{missing} is missing"):
             load_dataset(name, tmp_path)
 
@@ -79,7 +77,7 @@ def test_variants_of_imagenet_have_a_test_split_only(tmp_path: Path) -> None:
         ("imagenet-a", "imagenet-a", [("n1/a.jpg", "cat"), ("n3/b.jpg", "yak")]),
         ("imagenet-r", "imagenet-r", [("n1/a.jpg", "cat"), ("n3/b.jpg", "yak")]),
     ):
-        folder = tmp_path / coop.SETS[name].folder
+        folder = tmp_path / named_sets()[name].folder
         touch(folder / images, "n3/b.jpg", "n1/a.jpg", "README.txt")
         (folder / "classnames.txt").write_text(SYNSETS)
         dataset = load_dataset(name, tmp_path)

@@ -6,17 +6,16 @@ import os
 import random
 import tarfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
-from maotune.data.sets import coop
 from maotune.data.sets.archives import ArchiveError
 from maotune.data.sets.catalog import load_dataset
-from maotune.data.sets.originals import ORIGINALS, check
+from maotune.data.sets.check import check
+from maotune.data.sets.named import Counts, named_sets
 from maotune.data.sets.prepare import prepare
 from tests.data.sets.test_archives import tar, tree, zipped
 from tests.data.sets.test_readers import labelled
@@ -24,29 +23,6 @@ from tests.data.sets.test_readers import labelled
 
 def jpegs(*names: str) -> dict[str, bytes]:
     return {name: name.encode() for name in names}
-
-
-def counts(name: str) -> tuple[int, int, int, int]:
-    return tuple(coop.SETS[name].counts)  # type: ignore[return-value]
-
-
-def test_every_public_data_set_has_its_row() -> None:
-    assert list(ORIGINALS) == list(coop.SETS)
-    for name, original in ORIGINALS.items():
-        assert original.page.startswith("https://"), name
-        assert original.pieces, name
-        assert min(counts(name)[0], counts(name)[3]) > 0, name
-
-
-def test_counts_agree_with_what_the_papers_say_of_them() -> None:
-    """Properties that a slip of the pen would break: halves and fifths of a class, and sums that are published."""
-    for name in ("caltech101", "dtd", "eurosat", "food101"):
-        _, train, val, test = counts(name)
-        assert abs(train - 0.5 * (train + val + test)) <= counts(name)[0]
-        assert abs(val - 0.2 * (train + val + test)) <= counts(name)[0]
-    sums = {"oxford-pets": 7349, "stanford-cars": 16185, "flowers102": 8189, "food101": 101_000, "dtd": 5640}
-    sums |= {"fgvc-aircraft": 10_000, "sun397": 39_700, "eurosat": 27_000, "ucf101": 13_320}
-    assert {name: sum(counts(name)[1:]) for name in sums} == sums
 
 
 def test_pets(tmp_path: Path) -> None:
@@ -101,8 +77,8 @@ def test_counts_that_fit_are_complete(tmp_path: Path, monkeypatch: pytest.Monkey
         (folder / f"images_variant_{split}.txt").write_text(f"{image} A318\n")
         (folder / "images" / f"{image}.jpg").touch()
     assert check("fgvc-aircraft", tmp_path).state == "differs"
-    row = replace(coop.SETS["fgvc-aircraft"], counts=coop.Counts(1, 1, 1, 1))
-    monkeypatch.setitem(coop.SETS, "fgvc-aircraft", row)
+    row = named_sets()["fgvc-aircraft"].model_copy(update={"counts": Counts(1, 1, 1, 1)})
+    monkeypatch.setitem(named_sets(), "fgvc-aircraft", row)
     found = check("fgvc-aircraft", tmp_path)
     assert (found.state, found.advice(tmp_path)) == ("complete", [])
     (folder / "images" / "2.jpg").unlink()
@@ -158,7 +134,7 @@ def test_cars_flowers_and_scenes(tmp_path: Path) -> None:
     for name in ("stanford-cars", "flowers102", "sun397"):
         done = prepare(name, tmp_path)
         assert done.missing == (), name
-        assert {*done.made} == {piece.path for piece in ORIGINALS[name].pieces}
+        assert {*done.made} == {piece.path for piece in named_sets()[name].parts}
     assert not (tmp_path / "sun397" / "Training_02.txt").exists()
     assert (tmp_path / "imagelabels.mat").exists(), "what the user put there stays"
 
