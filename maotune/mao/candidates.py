@@ -11,7 +11,11 @@ def candidate_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: (B, C) scores; columns of classes outside the batch are ignored and get no gradient.
         labels: (B,) int64.
+
+    Raises:
+        ValueError: soft labels, which name no candidates.
     """
+    _check(labels)
     candidates, positions = torch.unique(labels, return_inverse=True)
     return F.cross_entropy(logits[:, candidates], positions)
 
@@ -21,4 +25,13 @@ def per_image_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     A class that occurs twice is its own negative. Where none does, this is ``candidate_cross_entropy``, of like shapes.
     """
+    _check(labels)
     return F.cross_entropy(logits[:, labels], torch.arange(len(labels), device=labels.device))
+
+
+def _check(labels: Tensor) -> None:
+    if labels.is_floating_point() or labels.ndim != 1:
+        raise ValueError(
+            f"the candidate cross-entropy got labels of shape {tuple(labels.shape)} and type {labels.dtype}: it needs "
+            "one class per image, (B,) int64; for soft labels choose a method without candidates, such as hard-full"
+        )

@@ -134,6 +134,8 @@ def _scores(learner: AbstractLearner, batches: Batches) -> Iterator[tuple[Batch,
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
+    if labels.is_floating_point():
+        raise ValueError("soft labels have no accuracy: give one class per image, (N,) int64")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(
             f"labels run from {int(labels.min())} to {int(labels.max())}, but the learner is bound to {classes} "

@@ -196,6 +196,11 @@ def _restrict(batch: Batch, stage: Stage, learner: AbstractLearner) -> tuple[Bat
     """The classes that must be encoded, (H,) or None for all, and the batch with its labels counted among them."""
     if not stage.batch_candidates or learner.scores_all_classes:
         return batch, None
+    if batch.labels.is_floating_point():
+        raise ValueError(
+            f"stage {stage.name!r} encodes the classes of each batch alone, and soft labels do not name them: "
+            "give one class per image, (B,) int64, or a stage without batch_candidates"
+        )
     only, labels = torch.unique(batch.labels, return_inverse=True)
     return replace(batch, labels=labels), only
 

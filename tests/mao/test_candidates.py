@@ -74,6 +74,12 @@ def test_one_image_alone_has_nothing_to_be_told_from():
     assert not logits.grad.any()
 
 
+@pytest.mark.parametrize("loss", [candidate_cross_entropy, per_image_cross_entropy])
+def test_soft_labels_are_refused(loss):
+    with pytest.raises(ValueError, match=r"shape \(2, 3\) and type torch.float32.*one class per image.*hard-full"):
+        loss(torch.zeros(2, 3), torch.full((2, 3), 1 / 3))
+
+
 def test_a_label_outside_the_classes_is_an_error():
     with pytest.raises(IndexError):
         candidate_cross_entropy(torch.zeros(1, 3), torch.tensor([3]))

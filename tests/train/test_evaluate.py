@@ -112,6 +112,8 @@ def test_what_cannot_be_scored_is_answered(learner):
         evaluate(learner, Fixed(images_of(["ant"], [5])))
     with pytest.raises(ValueError, match="from -1 to -1"):
         evaluate(learner, Fixed(images_of(["ant"], [-1])))
+    with pytest.raises(ValueError, match="soft labels have no accuracy"):
+        evaluate(learner, Fixed(Batch(torch.full((1, 5), 0.2), features=torch.zeros(1, WIDTH))))
     for empty in (Fixed(), Fixed(Batch(torch.zeros(0, dtype=torch.int64), features=torch.zeros(0, WIDTH)))):
         with pytest.raises(ValueError, match="no image"):
             evaluate(learner, empty)

@@ -51,6 +51,17 @@ def test_fit_is_the_obvious_loop():
     close(tuned, plain)
 
 
+def test_soft_labels_are_refused_where_they_would_name_the_classes_to_encode():
+    def soft(epoch, start=0):
+        yield Batch(labels=torch.full((2, len(CLASSES)), 1 / len(CLASSES)), features=torch.randn(2, 8))
+
+    batches = ToyBatches(updates=1)
+    batches.epoch = soft
+    fit(Toy(), [stage(batches)], FitSettings())
+    with pytest.raises(ValueError, match=r"stage 'only' encodes the classes of each batch alone.*\(B,\) int64"):
+        fit(Toy(), [stage(batches, batch_candidates=True)], FitSettings())
+
+
 def test_each_stage_restarts_optimizer_and_schedule_and_goes_on_from_the_prompts_before():
     both, apart = Toy(dropout=0), Toy(dropout=0)
     history = fit(both, two_stages(), FitSettings())
