@@ -33,6 +33,9 @@ class MaoSettings:
     """How unlabelled images are drawn: the paper's ``balanced`` needs the true labels, the others do not."""
     labeler: Literal["foundation", "tuned"] = "foundation"
     """Who gives the pseudo-labels: zero-shot CLIP, or, as released, the prompts of the base stage."""
+    template: str | None = None
+    """Text of the labeler ``foundation``: ``dataset`` (the data set's own), ``ensemble``, or one with ``{}`` for the
+    class name (as released for every data set: ``A photo of a {}.``); default: as ``templates`` of zero-shot CLIP."""
     label_views: Literal["test", "each"] = "test"
     """Label an image once, upright and whole, or, as released, each of its augmented views."""
     top_per_class: int | None = None
@@ -43,6 +46,8 @@ class MaoSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give 1 or more, or leave it out for the default")
+        if self.template is not None and self.template not in ("dataset", "ensemble") and "{}" not in self.template:
+            raise ValueError(f"template is {self.template!r}: give dataset, ensemble, or a text with {{}} in it")
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}: give a learning rate above 0 (the paper's is 0.0035)")
 

@@ -75,8 +75,17 @@ def with_own_texts(recipe: Recipe, own: str) -> Recipe:
 
 
 def templates_of(recipe: Recipe, own: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the texts of zero-shot CLIP, also as the labeler of MAO's new stage; ``own`` are the data set's."""
-    return {"dataset": own, "ensemble": SIXTY}.get(recipe.templates, (recipe.templates,))
+    """Return the texts of zero-shot CLIP; ``own`` are the data set's."""
+    return _texts(recipe.templates, own)
+
+
+def labeler_templates(recipe: Recipe, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the texts of zero-shot CLIP as the labeler of MAO's new stage; ``own`` are the data set's."""
+    return _texts(recipe.mao.template or recipe.templates, own)
+
+
+def _texts(setting: str, own: tuple[str, ...]) -> tuple[str, ...]:
+    return {"dataset": own, "ensemble": SIXTY}.get(setting, (setting,))
 
 
 def load_readable(recipe: Recipe, split: str) -> Dataset:
