@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
 from maotune.mao.neighbours import hard_negatives
-from maotune.mao.pseudo_labels import PseudoLabels, pseudo_labels
+from maotune.mao.pseudo_labels import PseudoLabelStore, predict_labels
 from maotune.mao.sampler import (
     EveryViewSampler,
     HardNegativeSampler,
@@ -101,8 +101,8 @@ class Task:
     seed: int = 1
     cache: Path | None = None
     """A folder for hard-negative tables."""
-    on_pseudo_labels: Callable[[PseudoLabels], None] = lambda made: None
-    """Told the pseudo-labels of the pool's images, when they have been made."""
+    pseudo_labels: PseudoLabelStore = field(default_factory=PseudoLabelStore)
+    """Keeps the labels of the pool's images; those in it are used, not predicted again."""
 
 
 class StageBuilder:
@@ -204,19 +204,19 @@ class StageBuilder:
         )
 
     def label(self, pool: UnlabelledPool, learner: AbstractLearner) -> tuple[Tensor, Tensor]:
-        """Pseudo-labels of the pool's images, and which of these to keep."""
-        task, settings = self.task, self.settings
-        labeler = task.foundation() if settings.labeler == "foundation" else learner
-        count, each = len(pool.samples), settings.label_views == "each"
-        views = EveryViewSampler(count, task.views if each else 1, task.batch_size)
-        unknown = torch.zeros(count, dtype=torch.int64)
-        batches = task.make_batches(pool.samples, unknown, views, training=each)(labeler)
-        made = pseudo_labels(labeler, batches.epoch(0))
-        if each:
-            made = PseudoLabels(made.labels.view(count, -1), made.confidence.view(count, -1), made.classes)
-        task.on_pseudo_labels(made)
-        top = settings.top_per_class
-        return made.labels, torch.arange(count) if top is None else made.most_confident(top)
+        """Return the pseudo-labels of the pool's images, (N,) or (N, V), and the indices of the images to keep."""
+        task, top = self.task, self.settings.top_per_class
+        images = [sample.image.name for sample in pool.samples]
+        labels = task.pseudo_labels.get(images)
+        if labels is None:
+            labeler = task.foundation() if self.settings.labeler == "foundation" else learner
+            each_view = self.settings.label_views == "each"
+            sampler = EveryViewSampler(len(images), task.views if each_view else 1, task.batch_size)
+            unknown = torch.zeros(len(images), dtype=torch.int64)
+            batches = task.make_batches(pool.samples, unknown, sampler, training=each_view)(labeler)
+            labels = predict_labels(labeler, batches.epoch(0), images)
+            task.pseudo_labels.put(labels)
+        return labels.labels, torch.arange(len(images)) if top is None else labels.most_confident(top)
 
     def pool(self) -> UnlabelledPool:
         """The unlabelled images."""

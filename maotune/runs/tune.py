@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from maotune.contract import AbstractLearner, Stage
 from maotune.data.images.scan import Skipped
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages
-from maotune.mao.pseudo_labels import PseudoLabels
+from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
 from maotune.mao.stages import Task
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import Recipe
-from maotune.runs.build import build_clip, build_learner, build_splits, templates_of, with_own_texts
+from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
 from maotune.runs.estimate import estimate, uses_pool
 from maotune.runs.events import Callback, RunPlan
 from maotune.runs.folder import identity
@@ -30,7 +30,7 @@ from maotune.runs.tuned import PROMPTS, Run, StagePrompts, open_run
 from maotune.train.evaluate import Evaluation
 from maotune.train.history import History
 from maotune.train.loop import fit
-from maotune.train.session import restore_prompts
+from maotune.train.session import CHECKPOINT, restore_prompts
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def tune_and_score(
     recipe = with_own_texts(recipe, splits.templates[0])
     torch.manual_seed(recipe.seed)
     learner = build_learner(recipe, clip, splits.classes, open_run)
-    labelled: list[PseudoLabels] = []
-    stages = build_stages(recipe.method, mao_task(recipe, pipeline, splits, labelled.append), recipe.mao)
+    pseudo_labels = _pseudo_label_store(folder)
+    stages = build_stages(recipe.method, mao_task(recipe, pipeline, splits, pseudo_labels), recipe.mao)
     if callback and stages and estimates:
         callback(_run_plan(pipeline, learner, stages, splits))
     history = History()
@@ -120,10 +120,10 @@ def tune_and_score(
             deciding=identity,
             on_event=pipeline.callback,
         )
-        if resume and not labelled:  # the stage that labels was finished before an interruption
-            _label_again(learner, splits.classes, stages, history)
     evaluations = _score(recipe, pipeline, splits, learner, history)
-    labels = labelled[-1] if labelled else None
+    labels = None
+    if splits.unlabelled is not None:
+        labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
     result = _result(
         recipe, pipeline, splits, skipped, history, evaluations, labels, learner if stages else None, start
     )
@@ -137,9 +137,7 @@ def tune_and_score(
     return Outcome(recipe, result, prompts, Scoring.of(splits, evaluations, labels), history)
 
 
-def mao_task(
-    recipe: Recipe, pipeline: Pipeline, splits: Splits, on_pseudo_labels: Callable[[PseudoLabels], None]
-) -> Task:
+def mao_task(recipe: Recipe, pipeline: Pipeline, splits: Splits, pseudo_labels: PseudoLabelStore) -> Task:
     """Return the data and means of a run in MAO's terms."""
     return Task(
         classes=splits.classes,
@@ -150,7 +148,7 @@ def mao_task(
         train=splits.train,
         make_batches=pipeline.make_batches,
         foundation=lambda: ZeroShot(
-            pipeline.clip, splits.new_classes, templates=templates_of(recipe, splits.templates)
+            pipeline.clip, splits.new_classes, templates=labeler_templates(recipe, splits.templates)
         ),
         epochs=recipe.epochs,
         lr=recipe.lr,
@@ -158,7 +156,7 @@ def mao_task(
         views=pipeline.views,
         seed=recipe.seed,
         cache=pipeline.bank.folder,
-        on_pseudo_labels=on_pseudo_labels,
+        pseudo_labels=pseudo_labels,
     )
 
 
@@ -175,14 +173,14 @@ def _run_plan(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Sta
     )
 
 
-def _label_again(learner: AbstractLearner, classes: Sequence[str], stages: Sequence[Stage], history: History) -> None:
-    """Make the batches of later stages as they were made, with the prompts of the stage before, so that their
-    pseudo-labels are told: ``fit`` does not make those of a stage that it finds finished."""
-    for before, stage in zip(history.stages, stages[1:], strict=False):
-        learner.bind(classes)
-        restore_prompts(learner, before.prompts or {})
-        learner.bind(stage.classes)
-        stage.batches(learner.eval())
+def _pseudo_label_store(folder: Path | None) -> PseudoLabelStore:
+    """Return the store of a run in ``folder``; a file that belongs to no checkpoint is of no use and is deleted."""
+    if folder is None:
+        return PseudoLabelStore()
+    path = folder / PSEUDO_LABELS
+    if not (folder / f"{CHECKPOINT}.safetensors").exists():
+        path.unlink(missing_ok=True)
+    return PseudoLabelStore(path)
 
 
 def _score(

@@ -13,9 +13,11 @@ from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
 from maotune.mao.methods import METHODS, build_stages
+from maotune.mao.pseudo_labels import PseudoLabelStore
 from maotune.mao.sampler import EveryViewSampler, StretchedSampler
 from maotune.mao.settings import MaoSettings
 from maotune.mao.stages import Task
+from maotune.train import FitSettings, StepDone, fit
 
 BASE = tuple(f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("apple", "car", "bird", "house"))
 NEW = ("black cat", "white dog", "grey horse")
@@ -207,11 +209,10 @@ def truth(batch) -> list[int]:
 
 
 def test_the_new_stage_learns_the_labels_of_the_foundation_and_reports_them():
-    reports = []
-    _, (_, new) = run("mao", on_pseudo_labels=reports.append)
+    store = PseudoLabelStore()
+    _, (_, new) = run("mao", pseudo_labels=store)
     assert all(batch.labels.tolist() == truth(batch) for batch in new), "the foundation is right here"
-    (made,) = reports
-    report = made.report(task().unlabelled.true_labels)
+    report = store.labels.report(task().unlabelled.true_labels)
     assert (report["accuracy"], report["balance"]) == pytest.approx((1, 1))
     assert report["images"] == 30
 
@@ -225,12 +226,61 @@ def test_the_labels_of_the_tuned_prompts_are_those_of_the_learner_as_the_base_st
 
 
 def test_labels_for_each_view():
-    reports = []
-    _, (_, new) = run("mao", MaoSettings(label_views="each"), on_pseudo_labels=reports.append)
+    store = PseudoLabelStore()
+    _, (_, new) = run("mao", MaoSettings(label_views="each"), pseudo_labels=store)
     first, second = new[:3], new[3:]
     assert all(batch.labels.tolist() == truth(batch) for batch in first)
     assert all(batch.labels.tolist() == [(label + 1) % 3 for label in truth(batch)] for batch in second)
-    assert reports[0].report(task().unlabelled.true_labels)["accuracy"] == 0.5
+    assert store.labels.report(task().unlabelled.true_labels)["accuracy"] == 0.5
+
+
+class PulledPlug(Exception):
+    """The machine goes down."""
+
+
+class Tunable(Names):
+    """All text features are moved by the same tuned vector; may refuse to label anything."""
+
+    def __init__(self, classes, may_label=True):
+        super().__init__(classes)
+        self.may_label = may_label
+        self.shift = torch.nn.Parameter(torch.zeros(32))
+
+    def text_features(self, only=None, image=None):
+        text = torch.stack([vector(name) for name in self.classes]) + self.shift
+        return text if only is None else text[only]
+
+    def image_features(self, batch):
+        assert self.training or self.may_label, "asked for pseudo-labels again"
+        return super().image_features(batch)
+
+
+@pytest.mark.parametrize("labeler", ["foundation", "tuned"])
+@pytest.mark.parametrize("label_views", ["test", "each"])
+def test_a_run_resumed_in_the_new_stage_labels_no_image_again(tmp_path, labeler, label_views):
+    settings = MaoSettings(labeler=labeler, label_views=label_views)
+
+    def tune(folder, learner, resume=False, on_event=lambda event: None, **changes):
+        store = PseudoLabelStore(folder / "labels.json")
+        stages = build_stages("mao", task(pseudo_labels=store, **changes), settings)
+        return fit(learner, stages, FitSettings(), folder=folder, resume=resume, on_event=on_event)
+
+    def pull_the_plug(event):
+        if isinstance(event, StepDone) and (event.stage, event.epoch, event.step) == ("new", 1, 2):
+            raise PulledPlug
+
+    def unavailable():
+        pytest.fail("zero-shot CLIP is built again")
+
+    whole = tune(tmp_path / "whole", Tunable(BASE))
+    with pytest.raises(PulledPlug):
+        tune(tmp_path / "killed", Tunable(BASE), on_event=pull_the_plug)
+    labels = (tmp_path / "killed" / "labels.json").read_bytes()
+    resumed = tune(tmp_path / "killed", Tunable(BASE, may_label=False), resume=True, foundation=unavailable)
+    assert (tmp_path / "killed" / "labels.json").read_bytes() == labels
+    assert [epoch.losses for epoch in resumed["new"].epochs] == [epoch.losses for epoch in whole["new"].epochs]
+    assert torch.equal(resumed["new"].prompts["shift"], whole["new"].prompts["shift"])
+    assert whole["new"].prompts["shift"].any()
 
 
 def test_only_the_most_confident_images_of_each_class():
@@ -312,7 +362,13 @@ def test_without_new_classes_the_base_stage_has_all_epochs():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"b": 0}, "b is 0"), ({"lr": 0}, "lr is 0"), ({"labeler": "oracle"}, "foundation"), ({"bb": 4}, "bb")],
+    [
+        ({"template": "a photo"}, "give dataset, ensemble, or a text"),
+        ({"b": 0}, "b is 0"),
+        ({"lr": 0}, "lr is 0"),
+        ({"labeler": "oracle"}, "foundation"),
+        ({"bb": 4}, "bb"),
+    ],
 )
 def test_settings_are_checked(given, message):
     with pytest.raises(ValidationError, match=message):

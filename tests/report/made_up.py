@@ -109,4 +109,9 @@ def _pseudo_labels(splits: Splits, random: np.random.Generator) -> PseudoLabels 
         return None
     count = len(splits.unlabelled.samples)
     labels = torch.from_numpy(random.integers(len(splits.new_classes), size=count))
-    return PseudoLabels(labels, torch.from_numpy(random.random(count)), len(splits.new_classes))
+    return PseudoLabels(
+        labels,
+        torch.from_numpy(random.random(count)),
+        splits.new_classes,
+        tuple(sample.image.name for sample in splits.unlabelled.samples),
+    )
