@@ -11,7 +11,7 @@ from rich.table import Table
 from maotune.cli.common import err, out, print_json
 
 if TYPE_CHECKING:
-    from maotune.experiments.first_batches import Picture
+    from maotune.experiments.first_batches import BatchFigure
     from maotune.recipe import Recipe
     from maotune.runs.result import Result
 
@@ -53,8 +53,8 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
         out.print(sentence, markup=False, highlight=False)
 
 
-def show_pictures(
-    make: "Callable[[Recipe], Picture]", recipes: "Sequence[Recipe]", folder: Path, dry_run: bool, as_json: bool
+def write_figures(
+    make: "Callable[[Recipe], BatchFigure]", recipes: "Sequence[Recipe]", folder: Path, dry_run: bool, as_json: bool
 ) -> None:
     """Write the pictures of recipes into a folder; a sentence on each to the terminal, or as JSON what they show."""
     documents: list[dict[str, Any]] = []

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NamedTuple
 
-from maotune.experiments.example_batches import cases
-from maotune.experiments.first_batches import Picture
-from maotune.experiments.name_distances import density
+from maotune.experiments.example_batches import collect_example_batches
+from maotune.experiments.first_batches import BatchFigure
+from maotune.experiments.name_distances import measure_name_distances
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
 from maotune.recipe import Recipe, load_recipe
 
 
-class Times(NamedTuple):
+class Multiple(NamedTuple):
     """As a setting of a variant: so many times what the recipe says otherwise."""
 
     factor: int
@@ -42,7 +42,7 @@ class Experiment:
     """By suite: the data sets that it is about, where these are not all of the suite."""
     inference: bool = False
     """Whether images per second are measured with the tuned prompts of each run, too."""
-    picture: Callable[[Recipe], Picture] | None = None
+    make_figure: Callable[[Recipe], BatchFigure] | None = None
     """What is made of each recipe where nothing is tuned."""
 
     def sets(self, suite: str, otherwise: Sequence[str]) -> Sequence[str]:
@@ -50,7 +50,7 @@ class Experiment:
         return self.sources.get(suite, otherwise)
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run of an experiment."""
 
     variant: str
@@ -111,7 +111,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         rows=(
             Rows(learners=("promptsrc",), methods=("plain", "base-only", "new-only", "new-full", "mao")),
             Rows(learners=("coop",), methods=("plain", "base-only", "mao")),
-            Rows(learners=("coop",), methods=("plain",), variants={"2x epochs": {"epochs": Times(2)}}),
+            Rows(learners=("coop",), methods=("plain",), variants={"2x epochs": {"epochs": Multiple(2)}}),
         ),
     ),
     "pseudo-labelers": Experiment(
@@ -158,13 +158,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         summary="how close the classes of a mini-batch are by name: random against hard; nothing is tuned",
         counterpart="Figure 5",
         rows=(Rows(learners=("coop",), methods=("mao",)),),
-        picture=density,
+        make_figure=measure_name_distances,
     ),
     "cases": Experiment(
         summary="pictures of mini-batches: random against hard; nothing is tuned",
         counterpart="Figure 6",
         rows=(Rows(learners=("coop",), methods=("mao",)),),
-        picture=cases,
+        make_figure=collect_example_batches,
     ),
 }
 """By the name that ``maotune run`` knows."""
@@ -184,7 +184,7 @@ def plan_runs(
     seeds: Sequence[int] = (1, 2, 3),
     settings: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
-) -> list[Planned]:
+) -> list[PlannedRun]:
     """The runs of an experiment: seeds one after the other, so that a whole table stands after the first.
 
     Zero-shot CLIP has nothing to draw or to learn: one run for each data set.
@@ -205,7 +205,7 @@ def plan_runs(
     common = {**(defaults or {}), **protocol, **(settings or {})}
     first = {"learner.name": (learners or experiment.rows[0].learners)[0], "seed": seeds[0]}
 
-    def runs() -> Iterator[Planned]:
+    def runs() -> Iterator[PlannedRun]:
         for seed in seeds:
             for rows in experiment.rows:
                 for variant, changes in rows.variants.items():
@@ -215,15 +215,15 @@ def plan_runs(
                             for source in sources:
                                 named = {"learner.name": learner, "seed": seed} if tuned else first
                                 said = {**common, "data.source": source, "method": method, **named}
-                                yield Planned(variant if tuned else "", _recipe(said, changes if tuned else {}))
+                                yield PlannedRun(variant if tuned else "", _recipe(said, changes if tuned else {}))
 
     return list({(one.variant, one.recipe.slug): one for one in runs()}.values())
 
 
 def _recipe(said: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
     """The recipe with what is said, and a variant's changes over it."""
-    fixed = {**said, **{key: value for key, value in changes.items() if not isinstance(value, Times)}}
-    relative = {key: value for key, value in changes.items() if isinstance(value, Times)}
+    fixed = {**said, **{key: value for key, value in changes.items() if not isinstance(value, Multiple)}}
+    relative = {key: value for key, value in changes.items() if isinstance(value, Multiple)}
     if not relative:
         return load_recipe(None, fixed)
     before: Any = load_recipe(None, fixed)

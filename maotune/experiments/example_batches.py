@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ImageOps
 
 from maotune.data.sets.dataset import Sample
-from maotune.experiments.first_batches import HARD, RANDOM, TITLES, Draws, draws, new_figure, paths
+from maotune.experiments.first_batches import HARD, RANDOM, TITLES, FirstBatches, draw_first_batches, new_figure, paths
 from maotune.files import open_atomic, write_atomic
 from maotune.recipe import Recipe
 
@@ -25,11 +25,11 @@ HEIGHT = 1.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cases:
+class ExampleBatches:
     """The first batches of an epoch."""
 
     seed: int
-    draws: Draws
+    draws: FirstBatches
     """Cut to the batches that are shown."""
 
     def __str__(self) -> str:
@@ -56,11 +56,11 @@ class Cases:
         document, figure = paths(folder, f"cases-{self.draws.dataset}-seed{self.seed}", "json", "png")
         write_atomic(document, json.dumps(self.document(), indent=1) + "\n")
         with open_atomic(figure) as file:
-            draw_cases(self).savefig(file, format="png", dpi=120)
+            plot_example_batches(self).savefig(file, format="png", dpi=120)
         return [document, figure]
 
 
-def cases(recipe: Recipe, batches: int = 2) -> Cases:
+def collect_example_batches(recipe: Recipe, batches: int = 2) -> ExampleBatches:
     """The first ``batches`` batches of the first epoch of ``plain`` and of MAO's base stage; fewer where it has fewer.
 
     Raises:
@@ -68,15 +68,15 @@ def cases(recipe: Recipe, batches: int = 2) -> Cases:
     """
     if batches < 1:
         raise ValueError(f"batches is {batches}: give the number of mini-batches to show, 1 or more")
-    drawn = draws(recipe)
+    drawn = draw_first_batches(recipe)
     first = {kind: of_kind[:batches] for kind, of_kind in drawn.batches.items()}
-    return Cases(
+    return ExampleBatches(
         seed=recipe.seed,
-        draws=Draws(dataset=drawn.dataset, classes=drawn.classes, b=drawn.b, k=drawn.k, batches=first),
+        draws=FirstBatches(dataset=drawn.dataset, classes=drawn.classes, b=drawn.b, k=drawn.k, batches=first),
     )
 
 
-def draw_cases(found: Cases) -> "Figure":
+def plot_example_batches(found: ExampleBatches) -> "Figure":
     """A column of random batches and one of MAO's: every picture whole, its class below it.
 
     Raises:

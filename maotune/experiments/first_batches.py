@@ -21,7 +21,7 @@ COLOURS = {RANDOM: "#0072B2", HARD: "#D55E00"}
 TITLES = {RANDOM: "random sampling", HARD: "MAO's hard negatives"}
 
 
-class Picture(Protocol):
+class BatchFigure(Protocol):
     """Something to look at, with what it shows in numbers; as text, a sentence on it."""
 
     def document(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class Picture(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class FirstBatches:
     """The first epoch, image by image."""
 
     dataset: str
@@ -48,7 +48,7 @@ class Draws:
     """By ``RANDOM`` and ``HARD``: its batches, the queries of a hard one first."""
 
 
-def draws(recipe: Recipe) -> Draws:
+def draw_first_batches(recipe: Recipe) -> FirstBatches:
     """The batches of the first epoch of ``plain`` and of MAO's base stage, the same that a run of ``recipe`` takes.
 
     Raises:
@@ -61,7 +61,7 @@ def draws(recipe: Recipe) -> Draws:
     b, k = recipe.mao.b_and_k(len(splits.classes))
     random = RandomSampler(len(shots), recipe.batch_size, views, recipe.seed)
     batches = {RANDOM: _first_epoch(random, shots), HARD: _first_epoch(sampler, samples)}
-    return Draws(dataset=splits.name, classes=splits.classes, b=b, k=k, batches=batches)
+    return FirstBatches(dataset=splits.name, classes=splits.classes, b=b, k=k, batches=batches)
 
 
 def _first_epoch(sampler: Sampler, samples: list[Sample]) -> list[list[Sample]]:
@@ -70,7 +70,7 @@ def _first_epoch(sampler: Sampler, samples: list[Sample]) -> list[list[Sample]]:
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of so many inches."""
-    from matplotlib.figure import Figure  # takes a second, and the draws alone need none of it
+    from matplotlib.figure import Figure  # takes a second, and the draw_first_batches alone need none of it
 
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from maotune.experiments.first_batches import COLOURS, TITLES, draws, new_figure, paths
+from maotune.experiments.first_batches import COLOURS, TITLES, draw_first_batches, new_figure, paths
 from maotune.files import open_atomic, write_atomic
 from maotune.mao.neighbours import class_embeddings
 from maotune.recipe import Recipe
@@ -28,7 +28,7 @@ SIDES: tuple[tuple[int, Literal["left", "right"]], ...] = ((1, "left"), (-1, "ri
 
 
 @dataclass(frozen=True, slots=True)
-class Distance:
+class BatchDistance:
     """Mean cosine distance between the names of two classes of a batch, over the batches of an epoch."""
 
     mean: float
@@ -38,7 +38,7 @@ class Distance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Density:
+class NameDistances:
     """What ``density`` found."""
 
     dataset: str
@@ -55,7 +55,7 @@ class Density:
     """(C, 2): their names' embeddings on the first two principal components of all C."""
     explained: list[float]
     """The share of the variance that each of the two components holds."""
-    distance: dict[str, Distance]
+    distance: dict[str, BatchDistance]
     """By ``random`` (the batches of the learner as published) and ``hard`` (MAO's)."""
     shown: dict[str, list[int]]
     """By the same: the classes of the epoch's first batch."""
@@ -77,11 +77,11 @@ class Density:
         document, figure = paths(folder, f"density-{self.dataset}-seed{self.seed}", "json", "svg")
         write_atomic(document, json.dumps(self.document(), indent=1) + "\n")
         with open_atomic(figure) as file:
-            draw_density(self).savefig(file, format="svg", metadata={"Date": None})
+            plot_name_distances(self).savefig(file, format="svg", metadata={"Date": None})
         return [document, figure]
 
 
-def density(recipe: Recipe) -> Density:
+def measure_name_distances(recipe: Recipe) -> NameDistances:
     """Compare the batches of the first epoch of ``plain`` and of MAO's base stage by the names of their classes.
 
     The distance within a batch is the mean over the pairs of its distinct classes, so that a class that a random
@@ -92,14 +92,14 @@ def density(recipe: Recipe) -> Density:
     """
     from sklearn.decomposition import PCA
 
-    drawn = draws(recipe)
+    drawn = draw_first_batches(recipe)
     embedded = class_embeddings([name.replace("_", " ") for name in drawn.classes])
     components = PCA(n_components=2).fit(embedded)
     held = {
         kind: [sorted({sample.label for sample in batch}) for batch in batches]
         for kind, batches in drawn.batches.items()
     }
-    return Density(
+    return NameDistances(
         dataset=drawn.dataset,
         seed=recipe.seed,
         b=drawn.b,
@@ -120,16 +120,16 @@ def mean_distance(embedded: Tensor) -> float:
     return 1 - (float(embedded.double().sum(0).square().sum()) - n) / (n * (n - 1))
 
 
-def _over_batches(embedded: Tensor, batches: Sequence[Sequence[int]]) -> Distance:
+def _over_batches(embedded: Tensor, batches: Sequence[Sequence[int]]) -> BatchDistance:
     within = [mean_distance(embedded[list(classes)]) for classes in batches if len(classes) > 1]
     if not within:
         raise ValueError(
             "every batch holds one class only: there is no pair of classes whose distance could be measured"
         )
-    return Distance(fmean(within), pstdev(within), len(within))
+    return BatchDistance(fmean(within), pstdev(within), len(within))
 
 
-def draw_density(found: Density) -> "Figure":
+def plot_name_distances(found: NameDistances) -> "Figure":
     """Two panels of all class names on their principal components; those of one random and one hard batch are named."""
     figure = new_figure(13, 6)
     panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True, sharey=True)

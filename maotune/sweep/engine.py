@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from maotune.files import is_locked
 from maotune.runs.result import RESULT
-from maotune.sweep.trial import LOCK, LOG, Ending, give_up, reason_of, saved
+from maotune.sweep.trial import LOCK, LOG, ExitStatus, checkpoint_time, failure_reason, record_failure
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ class SweepError(ValueError):
     """Trials cannot be run here, and why."""
 
 
-class Ended(NamedTuple):
+class TrialExit(NamedTuple):
     """A process of a trial has ended, by itself or not."""
 
     folder: Path
-    ending: Ending | None
+    status: ExitStatus | None
     """None: it was killed, or lost with its machine."""
     reason: str = ""
     """Of being lost; or, of a failure, what the engine knows beyond ``error.txt``."""
@@ -55,7 +55,7 @@ class Engine(ABC):
         """Begin the trials in ``folders``, each in a process of its own, which calls ``trial.attempt``."""
 
     @abstractmethod
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[TrialExit]:
         """What has ended since the last call; waits up to so many seconds where nothing has."""
 
     @abstractmethod
@@ -68,25 +68,27 @@ class Engine(ABC):
 
 
 @dataclass
-class Course:
+class SweepProgress:
     """How a sweep goes: which trials are where."""
 
     waiting: deque[Path] = field(default_factory=deque)
     running: set[Path] = field(default_factory=set)
     """Handed to the engine; on a cluster they may still be in its queue."""
-    elsewhere: set[Path] = field(default_factory=set)
+    foreign: set[Path] = field(default_factory=set)
     """Run by another sweep on the same folder."""
     finished: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     """With the reason."""
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Trials that have not ended yet."""
-        return len(self.waiting) + len(self.running) + len(self.elsewhere)
+        return len(self.waiting) + len(self.running) + len(self.foreign)
 
 
-def drive(engine: Engine, folders: Sequence[Path], listen: Callable[[Course], None] = lambda course: None) -> Course:
+def run_trials(
+    engine: Engine, folders: Sequence[Path], listen: Callable[[SweepProgress], None] = lambda progress: None
+) -> SweepProgress:
     """Run the trials in ``folders`` to their end.
 
     A killed one is begun again from its checkpoint, as long as it gets further between one death and the next. One that
@@ -101,85 +103,87 @@ def drive(engine: Engine, folders: Sequence[Path], listen: Callable[[Course], No
         SweepError: the engine cannot run them.
         KeyboardInterrupt: Ctrl-C; the trials have been stopped, after a checkpoint where the engine allows.
     """
-    course = Course(deque(dict.fromkeys(folders)))
+    progress = SweepProgress(deque(dict.fromkeys(folders)))
     deaths: dict[Path, int] = {}
     marks: dict[Path, int] = {}
     try:
-        while course.left:
-            _look_elsewhere(course)
-            _start(engine, course, marks)
-            listen(course)
+        while progress.remaining:
+            _check_foreign_trials(progress)
+            _start(engine, progress, marks)
+            listen(progress)
             for ended in engine.wait(TICK):
-                _settle(course, ended, deaths, marks)
-                listen(course)
+                _handle_exit(progress, ended, deaths, marks)
+                listen(progress)
     except KeyboardInterrupt:
         engine.stop()
         with contextlib.suppress(KeyboardInterrupt):  # the second one is in earnest
-            _wait_for_all(engine, course)
+            _wait_for_all(engine, progress)
         raise
-    return course
+    return progress
 
 
-def _start(engine: Engine, course: Course, marks: dict[Path, int]) -> None:
+def _start(engine: Engine, progress: SweepProgress, marks: dict[Path, int]) -> None:
     """Begin as many as there is room for."""
-    room = len(course.waiting) if engine.jobs is None else engine.jobs - len(course.running)
+    room = len(progress.waiting) if engine.jobs is None else engine.jobs - len(progress.running)
     begun: list[Path] = []
-    while course.waiting and len(begun) < room:
-        folder = course.waiting.popleft()
+    while progress.waiting and len(begun) < room:
+        folder = progress.waiting.popleft()
         if (folder / RESULT).exists():  # another sweep was quicker
-            course.finished.append(folder)
+            progress.finished.append(folder)
             continue
-        marks[folder] = saved(folder)
+        marks[folder] = checkpoint_time(folder)
         begun.append(folder)
     if begun:
-        course.running.update(begun)
+        progress.running.update(begun)
         engine.start(begun)
 
 
-def _settle(course: Course, ended: Ended, deaths: dict[Path, int], marks: dict[Path, int]) -> None:
+def _handle_exit(progress: SweepProgress, ended: TrialExit, deaths: dict[Path, int], marks: dict[Path, int]) -> None:
     """Decide what becomes of a trial whose process has ended."""
-    folder, ending, reason = ended
-    course.running.discard(folder)
+    folder, status, reason = ended
+    progress.running.discard(folder)
     if (folder / RESULT).exists():
-        course.finished.append(folder)
-    elif ending is Ending.UNSEEN:
+        progress.finished.append(folder)
+    elif status is ExitStatus.FOLDER_MISSING:
         raise SweepError(
             f"a worker cannot see {folder}{f' ({reason})' if reason else ''}: the folder of a sweep must lie on a file "
             "system that all machines share, at the same path. Give such a --folder"
         )
-    elif ending is Ending.FAILED:
-        course.failed[folder] = reason_of(folder) or reason or f"its process ended with an error: see {folder / LOG}"
-    elif ending is Ending.BUSY:
-        course.elsewhere.add(folder)
+    elif status is ExitStatus.FAILED:
+        progress.failed[folder] = (
+            failure_reason(folder) or reason or f"its process ended with an error: see {folder / LOG}"
+        )
+    elif status is ExitStatus.BUSY:
+        progress.foreign.add(folder)
     else:
-        reason = reason or ("it was stopped" if ending is Ending.STOPPED else "it ended without a result")
-        further = saved(folder) != marks[folder]
+        reason = reason or ("it was stopped" if status is ExitStatus.STOPPED else "it ended without a result")
+        further = checkpoint_time(folder) != marks[folder]
         deaths[folder] = 1 if further else deaths.get(folder, 0) + 1
         if deaths[folder] < ATTEMPTS:
             log.warning("%s: %s; it is begun again", folder.name, reason)
-            course.waiting.appendleft(folder)
+            progress.waiting.appendleft(folder)
             return
         reason = f"{reason}, {ATTEMPTS} times without getting any further"
-        give_up(folder, reason)
-        course.failed[folder] = reason
+        record_failure(folder, reason)
+        progress.failed[folder] = reason
 
 
-def _look_elsewhere(course: Course) -> None:
+def _check_foreign_trials(progress: SweepProgress) -> None:
     """Take over the trials of a process that has gone, and take note of those that it has ended."""
-    for folder in sorted(course.elsewhere):
+    for folder in sorted(progress.foreign):
         if is_locked(folder / LOCK):
             continue
-        course.elsewhere.discard(folder)
-        reason = reason_of(folder)
+        progress.foreign.discard(folder)
+        reason = failure_reason(folder)
         if (folder / RESULT).exists():
-            course.finished.append(folder)
+            progress.finished.append(folder)
         elif reason is not None:
-            course.failed[folder] = reason
+            progress.failed[folder] = reason
         else:
-            course.waiting.append(folder)
+            progress.waiting.append(folder)
 
 
-def _wait_for_all(engine: Engine, course: Course) -> None:
+def _wait_for_all(engine: Engine, progress: SweepProgress) -> None:
     until = time.monotonic() + GRACE
-    while course.running and time.monotonic() < until:
-        course.running.difference_update(ended.folder for ended in engine.wait(TICK))
+    while progress.running and time.monotonic() < until:
+        progress.running.difference_update(ended.folder for ended in engine.wait(TICK))

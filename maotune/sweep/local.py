@@ -14,8 +14,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NamedTuple
 
-from maotune.sweep.engine import Ended, Engine
-from maotune.sweep.trial import LOG, Ending, Surroundings
+from maotune.sweep.engine import Engine, TrialExit
+from maotune.sweep.trial import LOG, ExitStatus, WorkerEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,10 @@ class LocalEngine(Engine):
         for folder in folders:
             taken = Counter(one.device for one in self._running.values())
             device = min(self.devices, key=lambda name: taken[name], default=None)
-            process = self._fork((folder, Surroundings.here(), threads, device))
+            process = self._fork((folder, WorkerEnvironment.current(), threads, device))
             self._running[process.sentinel] = _Running(process, folder, device)
 
-    def _fork(self, arguments: tuple[Path, Surroundings, int, str | None], tries: int = 5) -> ForkServerProcess:
+    def _fork(self, arguments: tuple[Path, WorkerEnvironment, int, str | None], tries: int = 5) -> ForkServerProcess:
         """A new process; from a new server, where the old one was killed."""
         for left in reversed(range(tries)):
             process = self._context.Process(target=_process, args=arguments, name=arguments[0].name)
@@ -73,7 +73,7 @@ class LocalEngine(Engine):
             break
         return process
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[TrialExit]:
         """See ``Engine``."""
         ended = []
         if not self._running:
@@ -104,17 +104,17 @@ class LocalEngine(Engine):
                     os.kill(process.pid, number)
 
 
-def _ended(folder: Path, code: int) -> Ended:
+def _ended(folder: Path, code: int) -> TrialExit:
     if code == -signal.SIGKILL:
-        return Ended(folder, None, "killed (out of memory?)")
+        return TrialExit(folder, None, "killed (out of memory?)")
     if code < 0:
-        return Ended(folder, None, f"killed by {signal.Signals(-code).name} (see {LOG})")
+        return TrialExit(folder, None, f"killed by {signal.Signals(-code).name} (see {LOG})")
     if code == LOST_SERVER:
-        return Ended(folder, None, "lost with the server that it was forked from")
-    return Ended(folder, Ending(code) if code in [*Ending] else Ending.FAILED)
+        return TrialExit(folder, None, "lost with the server that it was forked from")
+    return TrialExit(folder, ExitStatus(code) if code in [*ExitStatus] else ExitStatus.FAILED)
 
 
-def _process(folder: Path, surroundings: Surroundings, threads: int, device: str | None) -> None:
+def _process(folder: Path, environment: WorkerEnvironment, threads: int, device: str | None) -> None:
     """What a process does: one trial."""
     os.setpgid(0, 0)  # Ctrl-C goes to the driver alone, which tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -123,11 +123,11 @@ def _process(folder: Path, surroundings: Surroundings, threads: int, device: str
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     import torch
 
-    from maotune.sweep.trial import attempt
+    from maotune.sweep.trial import run_process
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
-    sys.exit(attempt(folder, surroundings))
+    sys.exit(run_process(folder, environment))
 
 
 def _write_to_log(folder: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maotune.sweep.engine import Ended, Engine, SweepError
-from maotune.sweep.trial import Ending, Surroundings
+from maotune.sweep.engine import Engine, SweepError, TrialExit
+from maotune.sweep.trial import ExitStatus, WorkerEnvironment
 
 NEEDS = {"num_cpus": 1.0}
 """What Ray reserves for a trial unless told otherwise; and a GPU, where the cluster has any and recipes may use it."""
@@ -54,10 +54,10 @@ class RayEngine(Engine):
     def start(self, folders: Sequence[Path]) -> None:
         """See ``Engine``."""
         for folder in folders:
-            reference = self._task.options(name=folder.name).remote(str(folder), tuple(Surroundings.here()))
+            reference = self._task.options(name=folder.name).remote(str(folder), tuple(WorkerEnvironment.current()))
             self._running[reference] = folder
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[TrialExit]:
         """See ``Engine``."""
         if not self._running:
             time.sleep(seconds)
@@ -68,21 +68,21 @@ class RayEngine(Engine):
             raise SweepError(f"the Ray cluster is gone ({error}): the same command goes on when it is back") from error
         return [self._ended(reference, self._running.pop(reference)) for reference in ready]
 
-    def _ended(self, reference: Any, folder: Path) -> Ended:
+    def _ended(self, reference: Any, folder: Path) -> TrialExit:
         known = self._ray.exceptions
         try:
             code, host = self._ray.get(reference)
         except known.OutOfMemoryError:
-            return Ended(folder, None, "Ray killed it: its node was out of memory")
+            return TrialExit(folder, None, "Ray killed it: its node was out of memory")
         except known.WorkerCrashedError:
-            return Ended(folder, None, "its worker was killed")
+            return TrialExit(folder, None, "its worker was killed")
         except known.NodeDiedError:
-            return Ended(folder, None, "its node was lost")
+            return TrialExit(folder, None, "its node was lost")
         except known.TaskCancelledError:
-            return Ended(folder, Ending.STOPPED)
+            return TrialExit(folder, ExitStatus.STOPPED)
         except known.RayError as error:  # what it cannot import, for one
-            return Ended(folder, None, " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__)
-        return Ended(folder, Ending(code), f"on {host}")
+            return TrialExit(folder, None, " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__)
+        return TrialExit(folder, ExitStatus(code), f"on {host}")
 
     def stop(self) -> None:
         """See ``Engine``."""
@@ -97,11 +97,11 @@ class RayEngine(Engine):
         self._ray.shutdown()
 
 
-def _trial(folder: str, surroundings: tuple[str, str | None]) -> tuple[int, str]:
+def _trial(folder: str, environment: tuple[str, str | None]) -> tuple[int, str]:
     """What a worker does: one trial. Returns how it ended, and where."""
-    from maotune.sweep.trial import Surroundings, attempt
+    from maotune.sweep.trial import WorkerEnvironment, run_process
 
-    return int(attempt(Path(folder), Surroundings(*surroundings))), socket.gethostname()
+    return int(run_process(Path(folder), WorkerEnvironment(*environment))), socket.gethostname()
 
 
 def _connected(address: str) -> Any:

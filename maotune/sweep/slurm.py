@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maotune.sweep.engine import Ended, Engine, SweepError
-from maotune.sweep.trial import Ending, Surroundings, attempt
+from maotune.sweep.engine import Engine, SweepError, TrialExit
+from maotune.sweep.trial import ExitStatus, WorkerEnvironment, run_process
 
 FOLDER = "slurm"
 """Of a sweep's folder: scripts and logs of its jobs."""
@@ -23,9 +23,9 @@ class SlurmTrial:
     """What a job does: one trial. submitit calls ``checkpoint`` ahead of a time limit or a preemption, and queues the
     job again; the trial goes on from its last checkpoint then."""
 
-    def __call__(self, folder: str, surroundings: tuple[str, str | None]) -> int:
+    def __call__(self, folder: str, environment: tuple[str, str | None]) -> int:
         """Run the trial; returns how it ended."""
-        return int(attempt(Path(folder), Surroundings(*surroundings)))
+        return int(run_process(Path(folder), WorkerEnvironment(*environment)))
 
     def checkpoint(self, *arguments: Any) -> Any:
         """The same again."""
@@ -77,13 +77,13 @@ class SlurmEngine(Engine):
 
     def start(self, folders: Sequence[Path]) -> None:
         """See ``Engine``."""
-        here = tuple(Surroundings.here())
+        here = tuple(WorkerEnvironment.current())
         for first in range(0, len(folders), LARGEST):
             some = folders[first : first + LARGEST]
             jobs = self._executor.map_array(SlurmTrial(), [str(folder) for folder in some], [here] * len(some))
             self._running += zip(jobs, some, strict=True)
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[TrialExit]:
         """See ``Engine``."""
         # Slurm is asked about jobs without a result once a minute, unless there is reason to hurry.
         ended = [(job, folder) for job, folder in self._running if job.done(force_check=self._stopping)]
@@ -93,15 +93,15 @@ class SlurmEngine(Engine):
         self._running = [pair for pair in self._running if pair not in ended]
         return [self._ended(job, folder) for job, folder in ended]
 
-    def _ended(self, job: Any, folder: Path) -> Ended:
+    def _ended(self, job: Any, folder: Path) -> TrialExit:
         try:
-            return Ended(folder, Ending(job.result()), f"job {job.job_id}")
+            return TrialExit(folder, ExitStatus(job.result()), f"job {job.job_id}")
         except self._lost as error:
             state = str(job.state)
             if state.startswith("CANCELLED"):
-                return Ended(folder, Ending.FAILED, f"job {job.job_id} was cancelled")
+                return TrialExit(folder, ExitStatus.FAILED, f"job {job.job_id} was cancelled")
             said = str(error).strip().splitlines()
-            return Ended(folder, None, f"job {job.job_id} ended as {state} ({said[-1] if said else 'no message'})")
+            return TrialExit(folder, None, f"job {job.job_id} ended as {state} ({said[-1] if said else 'no message'})")
 
     def stop(self) -> None:
         """See ``Engine``."""

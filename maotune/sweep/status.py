@@ -14,7 +14,7 @@ from maotune.mao.methods import ZEROSHOT
 from maotune.recipe import Recipe
 from maotune.runs.result import Result
 from maotune.sweep.manifest import Sweep, Trial
-from maotune.sweep.trial import LOCK, PROGRESS, reason_of
+from maotune.sweep.trial import LOCK, PROGRESS, failure_reason
 from maotune.train.session import CheckpointError
 
 State = Literal["finished", "running", "failed", "waiting"]
@@ -35,19 +35,19 @@ class TrialState:
     """Estimated, unless it is finished; None where nothing like it has been finished yet."""
 
 
-class Pace:
+class DurationModel:
     """Seconds that trials take, learned from those that are finished."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], list[float]] = {}
 
-    def learn(self, recipe: Recipe, result: Result) -> None:
+    def add(self, recipe: Recipe, result: Result) -> None:
         """From a finished trial; one that was interrupted counts with all of its tuning."""
         seconds = max(result.seconds, sum(stage["seconds"] for stage in result.stages))
         for key in self._keys(recipe):
             self._seconds.setdefault(key, []).append(seconds)
 
-    def expect(self, recipe: Recipe) -> float | None:
+    def predict(self, recipe: Recipe) -> float | None:
         """For a trial, from those that are most like it; None where there are none."""
         return next((fmean(self._seconds[key]) for key in self._keys(recipe) if key in self._seconds), None)
 
@@ -60,7 +60,7 @@ class Pace:
         return [(recipe.data.source, title, method, size), (title, method, size), (title, size), (title,), ()]
 
 
-class Watch:
+class StatusReader:
     """Looks at the trials of a sweep again and again; a finished one is read once.
 
     Args:
@@ -70,14 +70,14 @@ class Watch:
 
     def __init__(self, trials: Iterable[Trial], others: Iterable[Trial] = ()) -> None:
         self.trials = list({trial.folder: trial for trial in trials}.values())
-        self.pace = Pace()
+        self.durations = DurationModel()
         for trial in others:
             result = trial.result()
             if result is not None:
-                self.pace.learn(trial.recipe, result)
+                self.durations.add(trial.recipe, result)
         self._finished: dict[Path, Result] = {}
 
-    def look(self) -> list[TrialState]:
+    def read(self) -> list[TrialState]:
         """Every trial as it stands now."""
         broken: dict[Path, str] = {}
         for trial in self.trials:
@@ -89,7 +89,7 @@ class Watch:
                     continue
                 if result is not None:
                     self._finished[trial.folder] = result
-                    self.pace.learn(trial.recipe, result)
+                    self.durations.add(trial.recipe, result)
         return [self._state(trial, broken.get(trial.folder)) for trial in self.trials]
 
     def _state(self, trial: Trial, broken: str | None) -> TrialState:
@@ -98,11 +98,11 @@ class Watch:
             return TrialState(trial, "finished", self._finished[folder])
         if broken is not None:
             return TrialState(trial, "failed", reason=broken)
-        expected = self.pace.expect(trial.recipe)
+        expected = self.durations.predict(trial.recipe)
         if is_locked(folder / LOCK):
             progress = read_progress(folder)
             return TrialState(trial, "running", progress=progress, seconds_left=_left(progress, expected))
-        reason = reason_of(folder)
+        reason = failure_reason(folder)
         if reason is not None:
             return TrialState(trial, "failed", reason=reason)
         return TrialState(trial, "waiting", seconds_left=expected)
@@ -124,13 +124,13 @@ def _left(progress: dict[str, Any], expected: float | None) -> float | None:
     return max(0.0, expected - (now - float(progress.get("started", now))))
 
 
-def counts(states: Sequence[TrialState]) -> dict[State, int]:
+def count_states(states: Sequence[TrialState]) -> dict[State, int]:
     """How many trials are in each state."""
     found = Counter(one.state for one in states)
     return {state: found[state] for state in ("finished", "running", "failed", "waiting")}
 
 
-def seconds_left(states: Sequence[TrialState], jobs: int | None = None) -> float | None:
+def estimate_seconds_left(states: Sequence[TrialState], jobs: int | None = None) -> float | None:
     """Until all is done, with as many trials at a time as run now, or ``jobs``; None where it cannot be said."""
     open_ones = [one for one in states if one.state in ("running", "waiting")]
     known = [one.seconds_left for one in open_ones if one.seconds_left is not None]
@@ -148,4 +148,4 @@ def read_status(folder: Path) -> tuple[Sweep, list[TrialState]]:
         CheckpointError: no sweep.
     """
     sweep = Sweep.read(folder)
-    return sweep, Watch(sweep.trials).look()
+    return sweep, StatusReader(sweep.trials).read()

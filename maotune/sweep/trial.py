@@ -30,17 +30,17 @@ LOG = "log.txt"
 """What its processes had to say."""
 LOCK = "lock"
 """Held by the process that runs the trial."""
-PATIENCE = 1.0
+LOCK_TIMEOUT = 1.0
 """Seconds to wait for the process of a driver that was killed just now, or for somebody who looks whether one runs."""
 
 
-class Ending(IntEnum):
+class ExitStatus(IntEnum):
     """How a process of a trial has ended, as its exit code."""
 
     FINISHED = 0
     FAILED = 1
     """The reason stands in ``error.txt``."""
-    UNSEEN = 66
+    FOLDER_MISSING = 66
     """The trial's folder is not there, on this machine."""
     BUSY = 75
     """Another process runs the trial."""
@@ -48,7 +48,7 @@ class Ending(IntEnum):
     """By Ctrl-C, or by the driver after it; there is a checkpoint."""
 
 
-class Surroundings(NamedTuple):
+class WorkerEnvironment(NamedTuple):
     """What a trial takes over from the process that ordered it, on whatever machine it runs."""
 
     directory: str
@@ -57,11 +57,11 @@ class Surroundings(NamedTuple):
     """``MAOTUNE_CACHE``."""
 
     @classmethod
-    def here(cls) -> "Surroundings":
+    def current(cls) -> "WorkerEnvironment":
         """Of this process."""
         return cls(os.getcwd(), os.environ.get("MAOTUNE_CACHE"))
 
-    def enter(self) -> None:
+    def apply(self) -> None:
         """Make them this process's own; a directory that this machine does not have is passed over."""
         with contextlib.suppress(FileNotFoundError):
             os.chdir(self.directory)
@@ -69,21 +69,21 @@ class Surroundings(NamedTuple):
             os.environ["MAOTUNE_CACHE"] = self.cache
 
 
-def attempt(folder: Path, surroundings: Surroundings) -> Ending:
+def run_process(folder: Path, environment: WorkerEnvironment) -> ExitStatus:
     """What the process of a trial does on every engine: run it to its end, from where it stands; tell how it ended."""
-    surroundings.enter()
+    environment.apply()
     if not (folder / RECIPE).exists():
-        return Ending.UNSEEN
+        return ExitStatus.FOLDER_MISSING
     try:
-        with logged(folder):
+        with log_to_folder(folder):
             run_trial(folder)
     except LockTaken:
-        return Ending.BUSY
+        return ExitStatus.BUSY
     except KeyboardInterrupt:
-        return Ending.STOPPED
+        return ExitStatus.STOPPED
     except Exception:
-        return Ending.FAILED
-    return Ending.FINISHED
+        return ExitStatus.FAILED
+    return ExitStatus.FINISHED
 
 
 def run_trial(folder: Path) -> None:
@@ -93,26 +93,26 @@ def run_trial(folder: Path) -> None:
         LockTaken: another process runs it.
         Exception: whatever went wrong; it stands in ``error.txt``, too.
     """
-    with lock(folder / LOCK, PATIENCE):
+    with lock(folder / LOCK, LOCK_TIMEOUT):
         if (folder / RESULT).exists():
             return
         (folder / ERROR).unlink(missing_ok=True)
         try:
             recipe = Recipe.model_validate(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
-            tune_recipe(recipe, folder, resume=True, callback=_reporter(folder), estimates=False)
+            tune_recipe(recipe, folder, resume=True, callback=_progress_writer(folder), estimates=False)
         except Exception:
             write_atomic(folder / ERROR, traceback.format_exc())
             raise
 
 
-def give_up(folder: Path, reason: str) -> None:
+def record_failure(folder: Path, reason: str) -> None:
     """Write down why a trial is not tried again, unless it has been finished, or is run, by somebody else."""
-    with contextlib.suppress(LockTaken), lock(folder / LOCK, PATIENCE):
+    with contextlib.suppress(LockTaken), lock(folder / LOCK, LOCK_TIMEOUT):
         if not (folder / RESULT).exists():
             write_atomic(folder / ERROR, reason + "\n")
 
 
-def reason_of(folder: Path) -> str | None:
+def failure_reason(folder: Path) -> str | None:
     """The last line of ``error.txt``, which says what went wrong; None where there is none."""
     try:
         lines = (folder / ERROR).read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -121,7 +121,7 @@ def reason_of(folder: Path) -> str | None:
     return lines[-1] if lines else "the reason could not be written"
 
 
-def saved(folder: Path) -> int:
+def checkpoint_time(folder: Path) -> int:
     """A number that changes with every checkpoint; 0 before the first."""
     try:
         return (folder / f"{CHECKPOINT}.safetensors").stat().st_mtime_ns
@@ -130,7 +130,7 @@ def saved(folder: Path) -> int:
 
 
 @contextmanager
-def logged(folder: Path) -> Iterator[None]:
+def log_to_folder(folder: Path) -> Iterator[None]:
     """Keep what the library logs in the trial's folder."""
     handler = logging.FileHandler(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter(f"%(asctime)s {socket.gethostname()} {os.getpid()} %(message)s"))
@@ -148,7 +148,7 @@ def logged(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def _reporter(folder: Path, every: float = 1.0) -> Callback:
+def _progress_writer(folder: Path, every: float = 1.0) -> Callback:
     """Writes how far the trial is, at the beginning of each part and then every so many seconds."""
     state: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
     batches: dict[str, int] = {}

@@ -60,7 +60,7 @@ def test_the_page_shows_every_experiment_of_the_paper() -> None:
 
 def test_the_page_counts_the_trials() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|[^|]*\| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.M)
-    assert {name for name, *_ in rows} == {name for name, one in EXPERIMENTS.items() if not one.picture} - {
+    assert {name for name, *_ in rows} == {name for name, one in EXPERIMENTS.items() if not one.make_figure} - {
         "distillation"
     }
     done: set[str] = set()
@@ -114,7 +114,7 @@ def test_every_command_runs(maotune: Maotune, few: Path, tmp_path: Path) -> None
         assert answer.code == 0, f"{shlex.join(command)}\n{answer.err}"
     trials = Sweep.read(sweep).trials
     assert {trial.experiment for trial in trials} == {
-        name for name, one in EXPERIMENTS.items() if not one.picture and name != "distillation"
+        name for name, one in EXPERIMENTS.items() if not one.make_figure and name != "distillation"
     }
     results = [trial.result() for trial in trials]
     assert all(result is not None and 0 <= min(result.scores.values()) <= 100 for result in results)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from maotune.experiments.catalog import EXPERIMENTS, Experiment, Planned, Rows, Times, plan_runs
+from maotune.experiments.catalog import EXPERIMENTS, Experiment, Multiple, PlannedRun, Rows, plan_runs
 from maotune.learners import LEARNERS
 from maotune.mao.methods import METHODS
 from maotune.recipe import RecipeError
@@ -16,7 +16,7 @@ from tests.toys import paint_photos, toy_clip
 PAPER = {"Table 1", "Table 2", "Table 3", "Tables 4 and 8", "Table 5", "Table 7", *(f"Figure {n}" for n in range(3, 7))}
 
 
-def planned(name: str, suite: str, **changes: Any) -> list[Planned]:
+def planned(name: str, suite: str, **changes: Any) -> list[PlannedRun]:
     experiment, of_suite = EXPERIMENTS[name], find_suite(suite)
     given = {"seeds": [1], "defaults": of_suite.settings, **changes}
     if suite == "coop-11":
@@ -66,7 +66,7 @@ def test_a_variant_changes_what_it_says_and_can_say_so_relative_to_the_rest() ->
     mine = Experiment(
         summary="",
         counterpart="",
-        rows=(Rows(learners=("coop",), methods=("plain",), variants={"x3": {"lr": Times(3)}}),),
+        rows=(Rows(learners=("coop",), methods=("plain",), variants={"x3": {"lr": Multiple(3)}}),),
     )
     (one,) = plan_runs(mine, ["icons-food"], seeds=[1], settings={"lr": 0.1})
     assert one.recipe.lr == pytest.approx(0.3)
@@ -104,7 +104,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return source, other.rename(other.parent / "others")
 
 
-@pytest.mark.parametrize("name", [name for name, one in EXPERIMENTS.items() if one.picture is None])
+@pytest.mark.parametrize("name", [name for name, one in EXPERIMENTS.items() if one.make_figure is None])
 def test_every_run_of_an_experiment_runs(name: str, folders: tuple[Path, Path]) -> None:
     source, target = folders
     small = {"epochs": 2, "data.shots": 1, "data.views": 1, "data.bank": False, "data.targets": [str(target)]}

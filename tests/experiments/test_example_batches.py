@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maotune.experiments.example_batches import Cases, cases, draw_cases
-from maotune.experiments.first_batches import draws
+from maotune.experiments.example_batches import ExampleBatches, collect_example_batches, plot_example_batches
+from maotune.experiments.first_batches import draw_first_batches
 from maotune.recipe import Recipe, load_recipe
 from tests.toys import COLOURS, paint_photos
 
@@ -21,17 +21,17 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def found(recipe: Recipe) -> Cases:
-    return cases(recipe, batches=2)
+def found(recipe: Recipe) -> ExampleBatches:
+    return collect_example_batches(recipe, batches=2)
 
 
-def test_the_first_batches_are_shown(recipe: Recipe, found: Cases) -> None:
-    whole = draws(recipe).batches
+def test_the_first_batches_are_shown(recipe: Recipe, found: ExampleBatches) -> None:
+    whole = draw_first_batches(recipe).batches
     assert found.draws.batches == {kind: batches[:2] for kind, batches in whole.items()}
-    assert len(cases(recipe, batches=10**6).draws.batches["hard"]) == len(whole["hard"])
+    assert len(collect_example_batches(recipe, batches=10**6).draws.batches["hard"]) == len(whole["hard"])
 
 
-def test_json_says_what_is_in_them(found: Cases, tmp_path: Path) -> None:
+def test_json_says_what_is_in_them(found: ExampleBatches, tmp_path: Path) -> None:
     document, _ = found.save(tmp_path)
     told = json.loads(document.read_text(encoding="utf-8"))
     assert document.name == "cases-icons-weather-seed1.json"
@@ -43,8 +43,8 @@ def test_json_says_what_is_in_them(found: Cases, tmp_path: Path) -> None:
         ]
 
 
-def test_every_picture_stands_over_its_class(found: Cases) -> None:
-    panels = [panel for panel in draw_cases(found).axes if panel.images]
+def test_every_picture_stands_over_its_class(found: ExampleBatches) -> None:
+    panels = [panel for panel in plot_example_batches(found).axes if panel.images]
     kinds = [kind for row in range(2) for kind in ("random", "hard") if row < len(found.draws.batches[kind])]
     rows = {"random": 0, "hard": 0}
     for panel, kind in zip(panels, kinds, strict=True):
@@ -62,7 +62,9 @@ def test_every_picture_stands_over_its_class(found: Cases) -> None:
 
 def test_the_png_holds_the_colours_of_the_pictures(tmp_path: Path) -> None:
     source = paint_photos(tmp_path, train=2)
-    _, figure = cases(load_recipe(None, {**WEATHER, "data.source": str(source)}), batches=1).save(tmp_path / "out")
+    _, figure = collect_example_batches(load_recipe(None, {**WEATHER, "data.source": str(source)}), batches=1).save(
+        tmp_path / "out"
+    )
     pixels = np.asarray(Image.open(figure).convert("RGB"), dtype=float).reshape(-1, 3)
     for name, colour in COLOURS.items():
         near = (np.abs(pixels - np.array(colour)).max(1) < 40).sum()
@@ -71,4 +73,4 @@ def test_the_png_holds_the_colours_of_the_pictures(tmp_path: Path) -> None:
 
 def test_at_least_one_batch_is_asked_for(recipe: Recipe) -> None:
     with pytest.raises(ValueError, match="batches is 0: give the number of mini-batches to show, 1 or more"):
-        cases(recipe, batches=0)
+        collect_example_batches(recipe, batches=0)

@@ -14,8 +14,8 @@ from torch import Tensor
 from maotune.contract import AbstractLearner, Batches
 from maotune.data.batches import Draw, Sampler
 from maotune.data.sets.dataset import Sample
-from maotune.experiments.first_batches import draws
-from maotune.experiments.name_distances import Density, density, draw_density, mean_distance
+from maotune.experiments.first_batches import draw_first_batches
+from maotune.experiments.name_distances import NameDistances, mean_distance, measure_name_distances, plot_name_distances
 from maotune.learners.coop import CoOp
 from maotune.mao.methods import build_stages
 from maotune.mao.neighbours import class_embeddings
@@ -33,8 +33,8 @@ def recipe(**more: Any) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def weather() -> Density:
-    return density(recipe())
+def weather() -> NameDistances:
+    return measure_name_distances(recipe())
 
 
 @pytest.mark.parametrize("changed", [{}, {"mao.pool": "train", "mao.b": 3, "mao.fill": False}, {"data.views": 2}])
@@ -59,7 +59,7 @@ def test_the_draws_are_those_of_a_run(changed: dict[str, Any]) -> None:
         stage = build_stages(method, of_run, given.mao)[0]
         if name == "hard":
             stage.batches(CoOp(toy_clip(), splits.classes, context_length=2))
-    assert draws(given).batches == taken
+    assert draw_first_batches(given).batches == taken
 
 
 def test_the_mean_distance_is_that_of_all_pairs() -> None:
@@ -70,14 +70,14 @@ def test_the_mean_distance_is_that_of_all_pairs() -> None:
 
 
 def test_hard_batches_are_closer_than_random_ones() -> None:
-    found = density(load_recipe(None, {"data.source": "icons-animals", "data.shots": 2, "mao.b": 1}))
+    found = measure_name_distances(load_recipe(None, {"data.source": "icons-animals", "data.shots": 2, "mao.b": 1}))
     assert (found.b, found.k, len(found.classes)) == (1, 8, 43)
     assert found.distance["hard"].mean + found.distance["hard"].std < found.distance["random"].mean
     assert len(found.shown["hard"]) == 8
 
 
-def test_the_figures_can_be_recomputed_from_the_batches(weather: Density) -> None:
-    drawn = draws(recipe())
+def test_the_figures_can_be_recomputed_from_the_batches(weather: NameDistances) -> None:
+    drawn = draw_first_batches(recipe())
     names = class_embeddings([name.replace("_", " ") for name in drawn.classes])
     for kind, batches in drawn.batches.items():
         within = [mean_distance(names[sorted({sample.label for sample in batch})]) for batch in batches]
@@ -86,7 +86,7 @@ def test_the_figures_can_be_recomputed_from_the_batches(weather: Density) -> Non
         assert weather.shown[kind] == sorted({sample.label for sample in batches[0]})
 
 
-def test_the_plane_keeps_what_two_components_can(weather: Density) -> None:
+def test_the_plane_keeps_what_two_components_can(weather: NameDistances) -> None:
     plane = torch.tensor(weather.coordinates)
     assert plane.shape == (len(weather.classes), 2)
     assert plane.mean(0).abs().max() < 1e-5
@@ -96,16 +96,16 @@ def test_the_plane_keeps_what_two_components_can(weather: Density) -> None:
     assert sum(weather.explained) < 1
 
 
-def test_it_is_written_as_json_and_svg(weather: Density, tmp_path: Path) -> None:
+def test_it_is_written_as_json_and_svg(weather: NameDistances, tmp_path: Path) -> None:
     document, figure = weather.save(tmp_path / "new")
     assert (document.name, figure.name) == ("density-icons-weather-seed1.json", "density-icons-weather-seed1.svg")
     assert json.loads(document.read_text(encoding="utf-8")) == asdict(weather)
     assert ET.parse(figure).getroot().tag.endswith("svg")
 
 
-def test_names_are_written_as_they_are_and_do_not_cover_each_other(weather: Density) -> None:
+def test_names_are_written_as_they_are_and_do_not_cover_each_other(weather: NameDistances) -> None:
     names = ["$x_1$", "<b>", *weather.classes[2:]]
-    figure = draw_density(replace(weather, classes=names, shown={"random": [0, 1, 2], "hard": [1, 2, 3]}))
+    figure = plot_name_distances(replace(weather, classes=names, shown={"random": [0, 1, 2], "hard": [1, 2, 3]}))
     left, right = figure.axes
     assert {text.get_text() for text in left.texts} == {"$x 1$", "<b>", names[2]}
     for panel in (left, right):
@@ -116,9 +116,9 @@ def test_names_are_written_as_they_are_and_do_not_cover_each_other(weather: Dens
 
 def test_own_images_have_batches_too(tmp_path: Path) -> None:
     own = load_recipe(None, {"data.source": str(paint_photos(tmp_path)), "data.shots": 2, "epochs": 2})
-    assert len(density(own).classes) == 4
+    assert len(measure_name_distances(own).classes) == 4
 
 
 def test_a_batch_of_one_class_has_no_distance() -> None:
     with pytest.raises(ValueError, match="every batch holds one class only"):
-        density(recipe(batch_size=1))
+        measure_name_distances(recipe(batch_size=1))

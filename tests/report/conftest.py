@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from maotune.experiments.catalog import Planned
+from maotune.experiments.catalog import PlannedRun
 from maotune.recipe import Recipe, load_recipe
 from maotune.report.build import build
 from maotune.report.document import Report
@@ -45,7 +45,7 @@ def hostile(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Two learners, three methods, three seeds; the last trial is not finished, and one has failed."""
     common = {"data.source": str(photos), "protocol": "base-to-new", "data.shots": 2}
     planned = [
-        Planned("", load_recipe(None, {**common, "learner.name": learner, "method": method, "seed": seed}))
+        PlannedRun("", load_recipe(None, {**common, "learner.name": learner, "method": method, "seed": seed}))
         for seed in (1, 2, 3)
         for learner in ("coop", "kgcoop")
         for method in ("plain", "step-matched", "mao")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maotune.experiments.catalog import Planned
+from maotune.experiments.catalog import PlannedRun
 from maotune.mao.methods import ZEROSHOT
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.protocols.protocol import Splits, Test
@@ -30,7 +30,7 @@ Quality = Callable[[Recipe, str, str], float]
 """How often the prompts of a stage are right on a test, of 1."""
 
 
-def sweep(folder: Path, experiment: str, planned: Sequence[Planned], quality: Quality, unfinished: int = 0) -> Sweep:
+def sweep(folder: Path, experiment: str, planned: Sequence[PlannedRun], quality: Quality, unfinished: int = 0) -> Sweep:
     """A sweep in ``folder`` with all but the last trials finished."""
     trials = [Trial(folder / one.recipe.slug, experiment, one.variant, one.recipe) for one in planned]
     made = Sweep(folder, trials, (f"maotune run {experiment}",))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from maotune.files import lock
-from maotune.sweep.engine import ATTEMPTS, Course, Ended, Engine, SweepError, drive
-from maotune.sweep.trial import ERROR, LOCK, Ending
+from maotune.sweep.engine import ATTEMPTS, Engine, SweepError, SweepProgress, TrialExit, run_trials
+from maotune.sweep.trial import ERROR, LOCK, ExitStatus
 
-Life = Iterator[Ending | None]
+Life = Iterator[ExitStatus | None]
 
 
 class Theatre(Engine):
@@ -29,13 +29,13 @@ class Theatre(Engine):
         self._running += folders
         self.most = max(self.most, len(self._running))
 
-    def wait(self, seconds: float) -> list[Ended]:
+    def wait(self, seconds: float) -> list[TrialExit]:
         if not self._running:
             time.sleep(0.01)
             return []
         folder = self._running.pop(0)
-        ending = next(self.lives[folder])
-        return [Ended(folder, ending, "killed" if ending is None else "")]
+        status = next(self.lives[folder])
+        return [TrialExit(folder, status, "killed" if status is None else "")]
 
     def stop(self) -> None:
         self._running.clear()
@@ -50,12 +50,12 @@ def finish(folder: Path) -> None:
 
 def succeeds(folder: Path) -> Life:
     finish(folder)
-    yield Ending.FINISHED
+    yield ExitStatus.FINISHED
 
 
 def fails(folder: Path) -> Life:
     (folder / ERROR).write_text("Traceback\nValueError: no such image\n", encoding="utf-8")
-    yield Ending.FAILED
+    yield ExitStatus.FAILED
 
 
 def killed_for_ever(folder: Path) -> Life:
@@ -71,55 +71,57 @@ def killed_but_gets_on(folder: Path) -> Life:
             path.write_text(str(step), encoding="utf-8")
         yield None
     finish(folder)
-    yield Ending.FINISHED
+    yield ExitStatus.FINISHED
 
 
 def stopped_once(folder: Path) -> Life:
-    yield Ending.STOPPED
+    yield ExitStatus.STOPPED
     finish(folder)
-    yield Ending.FINISHED
+    yield ExitStatus.FINISHED
 
 
-def play(root: Path, jobs: int | None, *scenes: Callable[[Path], Life]) -> tuple[Theatre, Course]:
+def play(root: Path, jobs: int | None, *scenes: Callable[[Path], Life]) -> tuple[Theatre, SweepProgress]:
     by_folder = {}
     for number, scene in enumerate(scenes):
         folder = root / f"{number}-{scene.__name__}"
         folder.mkdir()
         by_folder[folder] = scene
     theatre = Theatre(jobs, by_folder)
-    return theatre, drive(theatre, list(by_folder))
+    return theatre, run_trials(theatre, list(by_folder))
 
 
 def test_all_are_run_so_many_at_a_time(tmp_path: Path) -> None:
-    theatre, course = play(tmp_path, 2, *[succeeds] * 5)
-    assert sorted(course.finished) == sorted(theatre.started)
+    theatre, progress = play(tmp_path, 2, *[succeeds] * 5)
+    assert sorted(progress.finished) == sorted(theatre.started)
     assert len(theatre.started) == 5
     assert theatre.most == 2
-    assert course.left == 0
+    assert progress.remaining == 0
     theatre, _ = play(tmp_path / theatre.started[0], None, *[succeeds] * 5)
     assert theatre.most == 5
 
 
 def test_a_failure_does_not_stop_the_others(tmp_path: Path) -> None:
-    theatre, course = play(tmp_path, 1, fails, succeeds)
-    assert {folder.name: reason for folder, reason in course.failed.items()} == {"0-fails": "ValueError: no such image"}
-    assert [folder.name for folder in course.finished] == ["1-succeeds"]
+    theatre, progress = play(tmp_path, 1, fails, succeeds)
+    assert {folder.name: reason for folder, reason in progress.failed.items()} == {
+        "0-fails": "ValueError: no such image"
+    }
+    assert [folder.name for folder in progress.finished] == ["1-succeeds"]
     assert len(theatre.started) == 2, "a failure is not tried again"
 
 
 def test_a_killed_trial_goes_on_while_it_gets_further(tmp_path: Path) -> None:
-    theatre, course = play(tmp_path, 1, killed_but_gets_on)
-    assert len(course.finished) == 1
+    theatre, progress = play(tmp_path, 1, killed_but_gets_on)
+    assert len(progress.finished) == 1
     assert len(theatre.started) == 3 * ATTEMPTS + 1
 
 
 def test_a_trial_that_never_gets_further_is_given_up(tmp_path: Path) -> None:
-    theatre, course = play(tmp_path, 2, killed_for_ever, succeeds, stopped_once)
-    (folder,) = course.failed
-    assert course.failed[folder] == f"killed, {ATTEMPTS} times without getting any further"
-    assert (folder / ERROR).read_text(encoding="utf-8").strip() == course.failed[folder]
+    theatre, progress = play(tmp_path, 2, killed_for_ever, succeeds, stopped_once)
+    (folder,) = progress.failed
+    assert progress.failed[folder] == f"killed, {ATTEMPTS} times without getting any further"
+    assert (folder / ERROR).read_text(encoding="utf-8").strip() == progress.failed[folder]
     assert theatre.started.count(folder) == ATTEMPTS
-    assert len(course.finished) == 2
+    assert len(progress.finished) == 2
 
 
 def test_what_another_process_runs_is_waited_for(tmp_path: Path) -> None:
@@ -127,54 +129,54 @@ def test_what_another_process_runs_is_waited_for(tmp_path: Path) -> None:
 
         def is_busy_and_then_finished(folder: Path) -> Life:
             other.enter_context(lock(folder / LOCK, 0))
-            yield Ending.BUSY
+            yield ExitStatus.BUSY
             pytest.fail("it was begun beside the other one")
 
-        def ends(course: Course) -> None:
-            if course.elsewhere:
-                (folder,) = course.elsewhere
+        def ends(progress: SweepProgress) -> None:
+            if progress.foreign:
+                (folder,) = progress.foreign
                 finish(folder)
                 other.close()
 
         folder = tmp_path / "trial"
         folder.mkdir()
-        course = drive(Theatre(1, {folder: is_busy_and_then_finished}), [folder], ends)
-    assert course.finished == [folder]
+        progress = run_trials(Theatre(1, {folder: is_busy_and_then_finished}), [folder], ends)
+    assert progress.finished == [folder]
 
 
 def test_what_another_process_leaves_unfinished_is_taken_over(tmp_path: Path) -> None:
     def is_busy_and_then_free(folder: Path) -> Life:
-        yield Ending.BUSY
+        yield ExitStatus.BUSY
         yield from succeeds(folder)
 
-    theatre, course = play(tmp_path, 1, is_busy_and_then_free)
+    theatre, progress = play(tmp_path, 1, is_busy_and_then_free)
     assert len(theatre.started) == 2
-    assert len(course.finished) == 1
+    assert len(progress.finished) == 1
 
 
 def test_what_failed_elsewhere_counts_as_failed(tmp_path: Path) -> None:
     def fails_elsewhere(folder: Path) -> Life:
         (folder / ERROR).write_text("ValueError: there\n", encoding="utf-8")
-        yield Ending.BUSY
+        yield ExitStatus.BUSY
 
-    _, course = play(tmp_path, 1, fails_elsewhere)
-    assert list(course.failed.values()) == ["ValueError: there"]
+    _, progress = play(tmp_path, 1, fails_elsewhere)
+    assert list(progress.failed.values()) == ["ValueError: there"]
 
 
 def test_what_was_finished_meanwhile_is_not_begun(tmp_path: Path) -> None:
     def finishes_the_other(folder: Path) -> Life:
         finish(folder)
         finish(tmp_path / "1-succeeds")
-        yield Ending.FINISHED
+        yield ExitStatus.FINISHED
 
-    theatre, course = play(tmp_path, 1, finishes_the_other, succeeds)
+    theatre, progress = play(tmp_path, 1, finishes_the_other, succeeds)
     assert [folder.name for folder in theatre.started] == ["0-finishes_the_other"]
-    assert len(course.finished) == 2
+    assert len(progress.finished) == 2
 
 
 def test_a_folder_that_workers_cannot_see_stops_the_sweep(tmp_path: Path) -> None:
     def unseen(folder: Path) -> Life:
-        yield Ending.UNSEEN
+        yield ExitStatus.FOLDER_MISSING
 
     with pytest.raises(SweepError, match="must lie on a file system that all machines share"):
         play(tmp_path, 1, unseen, succeeds)

@@ -8,7 +8,7 @@ from maotune.files import lock
 from maotune.recipe import Recipe, load_recipe
 from maotune.runs.result import Result
 from maotune.sweep.manifest import Sweep, Trial
-from maotune.sweep.status import Pace, TrialState, Watch, counts, seconds_left
+from maotune.sweep.status import DurationModel, StatusReader, TrialState, count_states, estimate_seconds_left
 from maotune.sweep.trial import ERROR, LOCK, PROGRESS
 
 
@@ -55,32 +55,32 @@ def test_every_state_is_told_apart(trials: list[Trial]) -> None:
     progress = {"host": "here", "pid": 7, "started": time.time() - 20, "stage": "plain", "done": 3, "total": 9}
     (running.folder / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in finished.folder.parent.rglob("*")}
-    watch = Watch(trials)
+    watch = StatusReader(trials)
     with lock(running.folder / LOCK, 0):
-        states = {one.trial.name: one for one in watch.look()}
+        states = {one.trial.name: one for one in watch.read()}
     assert [states[trial.name].state for trial in trials] == ["finished", "running", "failed", "failed", "waiting"]
     assert states[failed.name].reason == "ValueError: no image"
     assert "was not written by this version" in states[broken.name].reason
     assert states[running.name].progress == progress
     assert states[running.name].seconds_left == pytest.approx(40, abs=5)
     assert states[waiting.name].seconds_left == pytest.approx(60)
-    assert counts(list(states.values())) == {"finished": 1, "running": 1, "failed": 2, "waiting": 1}
-    assert seconds_left(list(states.values())) == pytest.approx(100, abs=5)
-    assert seconds_left(list(states.values()), jobs=2) == pytest.approx(60)
+    assert count_states(list(states.values())) == {"finished": 1, "running": 1, "failed": 2, "waiting": 1}
+    assert estimate_seconds_left(list(states.values())) == pytest.approx(100, abs=5)
+    assert estimate_seconds_left(list(states.values()), jobs=2) == pytest.approx(60)
     new = {path for path in finished.folder.parent.rglob("*") if path not in before}
     assert {path.name for path in new} == {LOCK}, "made by the one who runs it, in this test"
     # A process that is killed leaves its progress behind; the lock went with it.
-    assert {one.trial.name: one.state for one in watch.look()}[running.name] == "waiting"
+    assert {one.trial.name: one.state for one in watch.read()}[running.name] == "waiting"
 
 
 def test_the_same_folder_counts_once(trials: list[Trial]) -> None:
     twice = [*trials, *(Trial(one.folder, one.experiment, "again", one.recipe) for one in trials)]
-    assert len(Watch(twice).look()) == len(trials)
+    assert len(StatusReader(twice).read()) == len(trials)
 
 
 def test_pace_goes_by_what_is_most_alike() -> None:
-    pace = Pace()
-    assert pace.expect(recipe()) is None
+    pace = DurationModel()
+    assert pace.predict(recipe()) is None
     for of, seconds in (
         (recipe(1), 10.0),
         (recipe(2), 20.0),
@@ -88,16 +88,16 @@ def test_pace_goes_by_what_is_most_alike() -> None:
         (recipe(1, learner="maple"), 200.0),
         (recipe(1, "zeroshot"), 2.0),
     ):
-        pace.learn(of, result(of, seconds))
-    assert pace.expect(recipe(3)) == 15.0
-    assert pace.expect(recipe(3, source="icons-flags")) == 40.0, "the learner on other data sets"
-    assert pace.expect(recipe(3, "mao", "maple")) == 200.0, "the learner by another method"
-    assert pace.expect(recipe(3, learner="tcp")) == 80.0, "whatever tunes"
-    assert pace.expect(recipe(1, "zeroshot", source="icons-food")) == 2.0
+        pace.add(of, result(of, seconds))
+    assert pace.predict(recipe(3)) == 15.0
+    assert pace.predict(recipe(3, source="icons-flags")) == 40.0, "the learner on other data sets"
+    assert pace.predict(recipe(3, "mao", "maple")) == 200.0, "the learner by another method"
+    assert pace.predict(recipe(3, learner="tcp")) == 80.0, "whatever tunes"
+    assert pace.predict(recipe(1, "zeroshot", source="icons-food")) == 2.0
 
 
 def test_time_is_not_told_from_too_little(trials: list[Trial]) -> None:
     states = [TrialState(trial, "waiting") for trial in trials]
-    assert seconds_left(states) is None
-    assert seconds_left([TrialState(trials[0], "waiting", seconds_left=9.0), *states[1:]]) is None
-    assert seconds_left([TrialState(trial, "failed") for trial in trials]) == 0.0
+    assert estimate_seconds_left(states) is None
+    assert estimate_seconds_left([TrialState(trials[0], "waiting", seconds_left=9.0), *states[1:]]) is None
+    assert estimate_seconds_left([TrialState(trial, "failed") for trial in trials]) == 0.0

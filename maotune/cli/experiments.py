@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maotune.cli.common import AsJson, Root, Settings, app, out, print_json
-from maotune.cli.results import show_pictures, show_results
-from maotune.cli.sweep_view import (
+from maotune.cli.results import show_results, write_figures
+from maotune.cli.sweep_tables import (
     rows_of,
     say,
     settings_in_words,
@@ -24,7 +24,7 @@ from maotune.cli.sweep_view import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from maotune.experiments.catalog import Planned
+    from maotune.experiments.catalog import PlannedRun
     from maotune.runs.result import Result
     from maotune.sweep.engine import Engine
     from maotune.sweep.manifest import Trial
@@ -85,7 +85,7 @@ def run(
     from maotune.recipe.load import SHORT, parse_override
     from maotune.recipe.schema import choose
     from maotune.recipe.suites import find_suite
-    from maotune.sweep.engine import drive
+    from maotune.sweep.engine import run_trials
     from maotune.sweep.inference import measure
     from maotune.sweep.manifest import Sweep
 
@@ -108,11 +108,11 @@ def run(
         defaults=defaults,
     )
     where = folder or Path("runs") / experiment
-    if chosen.picture is not None:
+    if chosen.make_figure is not None:
         if learners or methods:
             raise RecipeError(f"{experiment} tunes nothing: leave out --learners and --methods")
         recipes = [one.recipe for one in planned]
-        show_pictures(chosen.picture, recipes, where, dry_run, as_json)
+        write_figures(chosen.make_figure, recipes, where, dry_run, as_json)
         return
     trials = _trials(planned, where.absolute(), experiment)
     if not trials:
@@ -131,7 +131,7 @@ def run(
         with _engine(engine, where, jobs, address, ask or (), trials) as runner:
             to_watch = [trial for trial in trials if trial.folder in {*missing}]
             with watching(to_watch, runner.jobs) as listen:
-                failed = drive(runner, missing, listen).failed
+                failed = run_trials(runner, missing, listen).failed
     finished = {trial.folder: result for trial in trials if (result := trial.result()) is not None}
     if chosen.inference:
         measure(trial for trial in trials if trial.folder in finished)
@@ -155,13 +155,13 @@ def status(
 
     from maotune.recipe import RecipeError
     from maotune.sweep.manifest import Sweep
-    from maotune.sweep.status import Watch
+    from maotune.sweep.status import StatusReader
 
     if watch and as_json:
         raise RecipeError("--watch shows a table again and again, --json prints one document: give one of them")
     sweep = Sweep.read(folder)
-    looking = Watch(sweep.trials)
-    states = looking.look()
+    looking = StatusReader(sweep.trials)
+    states = looking.read()
     if as_json:
         print_json(status_document(states, folder, sweep.commands))
         return
@@ -171,7 +171,7 @@ def status(
     with Live(show_status(states, folder, top=True), console=out, auto_refresh=False, vertical_overflow="crop") as live:
         while any(one.state in ("running", "waiting") for one in states):
             time.sleep(2.0)
-            states = looking.look()
+            states = looking.read()
             live.update(show_status(states, folder, top=True), refresh=True)
 
 
@@ -191,7 +191,7 @@ def _seeds(values: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _trials(planned: "Iterable[Planned]", folder: Path, experiment: str) -> "list[Trial]":
+def _trials(planned: "Iterable[PlannedRun]", folder: Path, experiment: str) -> "list[Trial]":
     """The trials of planned runs, in the folders that hold them already where there are such."""
     from maotune.runs.folder import find_run_folder
     from maotune.sweep.manifest import Trial
@@ -249,9 +249,9 @@ def _show_plan(
     if not as_json:
         show_plan(trials, folder, light, said, jobs)
         return
-    from maotune.sweep.status import Watch
+    from maotune.sweep.status import StatusReader
 
-    document = status_document(Watch(trials).look(), folder, ())
+    document = status_document(StatusReader(trials).read(), folder, ())
     print_json({**document, "settings": {"given": said, "suite": light}})
 
 

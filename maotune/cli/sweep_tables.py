@@ -19,7 +19,7 @@ from maotune.cli.common import err, out
 if TYPE_CHECKING:
     from maotune.report.summary import Row
     from maotune.runs.result import Result
-    from maotune.sweep.engine import Course
+    from maotune.sweep.engine import SweepProgress
     from maotune.sweep.manifest import Trial
     from maotune.sweep.status import State, TrialState
 
@@ -47,44 +47,44 @@ def scores_of(result: "Result") -> str:
 def time_left(states: "Sequence[TrialState]", jobs: int | None = None) -> str:
     """As people say it; empty where it cannot be said or all is done."""
     from maotune.runs.events import duration
-    from maotune.sweep.status import seconds_left
+    from maotune.sweep.status import estimate_seconds_left
 
-    left = seconds_left(states, jobs)
+    left = estimate_seconds_left(states, jobs)
     return f"about {duration(left)} left".replace("about under", "under") if left else ""
 
 
 @contextmanager
-def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[[Course], None]]":
+def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[[SweepProgress], None]]":
     """Tells of the trials of a driver as they end; on a terminal also of those under way, all the time."""
-    from maotune.sweep.status import Watch, read_progress
+    from maotune.sweep.status import StatusReader, read_progress
 
-    watch = Watch(trials)
+    watch = StatusReader(trials)
     titles = {trial.folder: _title(trial) for trial in trials}
     told: set[Path] = set()
     awaited: set[Path] = set()
     next_look = 0.0
 
-    def listen(course: "Course") -> None:
+    def listen(progress: "SweepProgress") -> None:
         nonlocal next_look
-        if not course.running and not course.waiting:
-            for folder in course.elsewhere - awaited:
+        if not progress.running and not progress.waiting:
+            for folder in progress.foreign - awaited:
                 awaited.add(folder)
                 seen = read_progress(folder)
                 who = f"process {seen['pid']} on {seen['host']}" if "host" in seen else "another process"
                 say(f"waiting for {titles[folder]}, which {who} runs for another sweep")
-        ended = [*course.finished, *course.failed]
+        ended = [*progress.finished, *progress.failed]
         new = [folder for folder in ended if folder not in told]
         if not new and (live is None or time.monotonic() < next_look):
             return
         before = time.monotonic()
-        states = watch.look()
+        states = watch.read()
         left = time_left(states, jobs)
         by_folder = {one.trial.folder: one for one in states}
         for folder in new:
             told.add(folder)
-            result, reason = by_folder[folder].result, course.failed.get(folder)
+            result, reason = by_folder[folder].result, progress.failed.get(folder)
             what = f"failed: {reason}" if result is None else f"{scores_of(result)} ({result.seconds:.0f} s)"
-            say(f"[{len(told)}/{len(told) + course.left}] {titles[folder]}: {what}{f'; {left}' if left else ''}")
+            say(f"[{len(told)}/{len(told) + progress.remaining}] {titles[folder]}: {what}{f'; {left}' if left else ''}")
         if live is not None:
             live.update(overview(states, jobs), refresh=True)
         now = time.monotonic()
@@ -100,9 +100,9 @@ def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[
 
 def overview(states: "Sequence[TrialState]", jobs: int | None = None) -> RenderableType:
     """How far the sweep is, and a line for each running trial."""
-    from maotune.sweep.status import counts
+    from maotune.sweep.status import count_states
 
-    number = counts(states)
+    number = count_states(states)
     bar = Table.grid(padding=(0, 1))
     rest = ", ".join(f"{number[state]} {state}" for state in ("running", "failed", "waiting") if number[state])
     parts = [rest, time_left(states, jobs)]
@@ -176,13 +176,13 @@ def _cell(states: "Sequence[State]") -> str:
 
 def status_document(states: "Sequence[TrialState]", folder: Path, commands: Sequence[str]) -> dict[str, Any]:
     """What ``maotune status --json`` prints."""
-    from maotune.sweep.status import counts, seconds_left
+    from maotune.sweep.status import count_states, estimate_seconds_left
 
     return {
         "folder": str(folder),
         "commands": list(commands),
-        **{str(state): number for state, number in counts(states).items()},
-        "seconds_left": seconds_left(states),
+        **{str(state): number for state, number in count_states(states).items()},
+        "seconds_left": estimate_seconds_left(states),
         "trials": [
             {
                 "name": one.trial.name,
@@ -209,20 +209,20 @@ def show_plan(
     """What a sweep would run: how many trials of what, with which settings, and how long it may take."""
     from maotune.runs.events import duration
     from maotune.sweep.manifest import MANIFEST, Sweep
-    from maotune.sweep.status import Watch, counts, seconds_left
+    from maotune.sweep.status import StatusReader, count_states, estimate_seconds_left
 
     before = Sweep.read(folder).trials if (folder / MANIFEST).exists() else ()
-    states = Watch(trials, before).look()
+    states = StatusReader(trials, before).read()
     out.print(_counts(states))
     seeds = sorted({trial.recipe.seed for trial in trials})
-    number = counts(states)
+    number = count_states(states)
     print_line = f"{len(trials)} trials, seeds {', '.join(map(str, seeds))}, in {folder}"
     out.print(
         f"{print_line}: {number['finished']} finished, {len(states) - number['finished']} to run", highlight=False
     )
     for sentence in settings_in_words(suite, said):
         out.print(sentence, markup=False, highlight=False)
-    left = seconds_left(states, jobs)
+    left = estimate_seconds_left(states, jobs)
     if left is None:
         out.print("no trial like these is finished there yet: how long it takes is not known", highlight=False)
     elif left:
