@@ -3,9 +3,10 @@
 import math
 import random
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain, islice
 from typing import Protocol
 
 import torch
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from maotune.contract import Batch
-from maotune.data.images.decode import decode_threads
+from maotune.data.images.threads import map_in_threads
 from maotune.data.images.views import View, view_seed
 from maotune.data.sets.dataset import Sample
 
@@ -179,23 +180,13 @@ class SampleBatches:
         if self.source is None:
             yield from (self._batch(draws, None, None) for draws in batches)
             return
-        pool = ThreadPoolExecutor(decode_threads())
-        try:
-            waiting: deque[tuple[list[Draw], list[Future[Tensor]]]] = deque()
-            for draws in batches:
-                partners = [(image, -1 - view) for image, view in draws] if self.pairs else []
-                waiting.append((draws, [pool.submit(self.source.pixels, draw) for draw in [*draws, *partners]]))
-                if len(waiting) > self.AHEAD:
-                    yield self._decoded(*waiting.popleft())
-            while waiting:
-                yield self._decoded(*waiting.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _decoded(self, draws: list[Draw], futures: list[Future[Tensor]]) -> Batch:
-        images = torch.stack([future.result() for future in futures])
-        first, second = images[: len(draws)], images[len(draws) :]
-        return self._batch(draws, first, second if self.pairs else None)
+        drawn = [[*draws, *((image, -1 - view) for image, view in draws if self.pairs)] for draws in batches]
+        ahead = self.AHEAD * max(map(len, drawn), default=0)
+        with closing(map_in_threads(self.source.pixels, chain.from_iterable(drawn), ahead)) as pixels:
+            for draws, with_partners in zip(batches, drawn, strict=True):
+                images = torch.stack(list(islice(pixels, len(with_partners))))
+                first, second = images[: len(draws)], images[len(draws) :]
+                yield self._batch(draws, first, second if self.pairs else None)
 
     def _batch(self, draws: list[Draw], images: Tensor | None, second: Tensor | None) -> Batch:
         where = torch.tensor([image for image, _ in draws])

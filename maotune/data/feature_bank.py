@@ -1,19 +1,18 @@
 """The feature bank: features of the frozen image tower, computed once for each content, model and view.
 
-Layout: ``<folder>/features/<space>/<name>.safetensors``, where a space is one model, precision and kind of
-view. A shard holds ``keys`` (n, 24) bytes (half of the content's SHA-256, then the view as a little-endian
-int64) and ``features`` (n, d) float32. Shards appear by renaming, never change, and are named by their keys,
-so that processes need no lock: two of them may compute the same thing, and the same thing is written.
+Layout: ``<folder>/features/<space>/<name>.safetensors``, where a space is one model, precision and kind of view. A
+shard holds ``keys`` (n, 24) bytes (half of the content's SHA-256, then the view as a little-endian int64) and
+``features`` (n, d) float32. Shards are written atomically, never change, and are named by their keys, so processes need
+no lock: where two of them compute the same features, they write the same file.
 """
 
 import hashlib
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
+from contextlib import closing
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -23,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from maotune.data.images.decode import Progress, decode_threads
+from maotune.data.images.decode import Progress
+from maotune.data.images.threads import map_in_threads
 from maotune.data.images.views import View, view_seed
 from maotune.data.sets.dataset import ImageRef, Sample
 from maotune.files import write_atomic
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 _ROWS = 2048
 """Rows of a shard, at most."""
 _SECONDS = 20.0
-"""A slow tower saves what it has this often."""
+"""A slow tower saves its features this often."""
 _STALE_SECONDS = 24 * 3600.0
-"""A temporary file of this age belongs to nobody any more."""
+"""Age at which a temporary file must be from a process that was killed."""
 
 
 class ImageTower(Protocol):
-    """What the bank needs of a frozen CLIP."""
+    """The part of a frozen CLIP that the bank uses."""
 
     @property
     def fingerprint(self) -> str:
@@ -53,7 +53,7 @@ class ImageTower(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that the tower computes on."""
         ...
 
     @property
@@ -62,30 +62,30 @@ class ImageTower(Protocol):
         ...
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) -> (B, d)."""
+        """Encode pixels (B, 3, h, w) as features (B, d)."""
         ...
 
 
 class CacheSize(NamedTuple):
-    """What lies in a bank's folder."""
+    """Files of the banks in a folder."""
 
     shards: int
     bytes: int
 
 
 def default_folder() -> Path:
-    """``$MAOTUNE_CACHE``, or ``~/.cache/maotune``."""
+    """Return ``$MAOTUNE_CACHE``, or ``~/.cache/maotune``."""
     return Path(os.environ.get("MAOTUNE_CACHE") or Path.home() / ".cache" / "maotune")
 
 
 def cache_size(folder: Path) -> CacheSize:
-    """Number and bytes of the files that banks keep in ``folder``."""
+    """Return the number and bytes of the files that banks keep in ``folder``."""
     sizes = [file.stat().st_size for file in _files(folder)]
     return CacheSize(len(sizes), sum(sizes))
 
 
 def clear_cache(folder: Path) -> CacheSize:
-    """Delete the files that banks keep in ``folder``, and nothing else; returns what was deleted."""
+    """Delete the files that banks keep in ``folder``, and nothing else; return the size of what was deleted."""
     size = cache_size(folder)
     for file in _files(folder):
         file.unlink(missing_ok=True)
@@ -99,23 +99,38 @@ def _files(folder: Path) -> list[Path]:
     return sorted((folder / "features").glob("*/*.safetensors")) + sorted((folder / "features").glob("*/.*.tmp"))
 
 
+class _Request(NamedTuple):
+    """A feature to compute."""
+
+    key: bytes
+    image: ImageRef
+    digest: str
+    view: int
+
+
 class FeatureBank:
     """Features of images under views, computed once."""
 
     def __init__(self, clip: ImageTower, folder: Path | None, batch_size: int | None = None) -> None:
-        """``folder`` None: in memory only. ``batch_size``: images a forward pass (32, on a GPU 256)."""
+        """Set up a bank; nothing is read or computed yet.
+
+        Args:
+            clip: computes the features.
+            folder: of the shards; None keeps features in memory only.
+            batch_size: images per forward pass (32, on a GPU 256).
+        """
         self.clip, self.folder = clip, folder
         self.batch_size = batch_size or (256 if clip.device.type == "cuda" else 32)
         self.computed = 0
-        """Features that this bank had to compute."""
+        """Number of features that this bank has computed."""
         self._spaces: dict[str, _Space] = {}
 
     def features(
         self, samples: Sequence[Sample], view: View, views: int = 1, progress: Progress | None = None
     ) -> Tensor:
-        """(N, views, d) float32 features on the CPU, not normalised, of views 0..``views``-1 of each image.
+        """Return (N, views, d) float32 features on the CPU, not normalised, of views 0..``views``-1 of each image.
 
-        What is missing is computed and saved as it goes: a stopped run continues where it was.
+        Missing ones are computed, and saved at intervals: a run that was stopped resumes where it was.
 
         Raises:
             UnreadableImage: an image cannot be used. ``scan`` finds all of these beforehand.
@@ -123,55 +138,41 @@ class FeatureBank:
         if views < 1:
             raise ValueError(f"views is {views}: 1 or more are needed")
         space = self._space(view)
-        digests = _digests(samples)
-        keys = [[_key(digest, number) for number in range(views)] for digest in digests]
-        out = torch.empty(len(samples), views, self.clip.joint_width)
-        places: dict[bytes, list[tuple[int, int]]] = {}
-        for row, of_image in enumerate(keys):
-            for number, key in enumerate(of_image):
-                places.setdefault(key, []).append((row, number))
-        missing = set(places)
-        for key, feature in space.read(places):
-            missing.discard(key)
-            for place in places[key]:
-                out[place] = feature
-        wanted: list[tuple[bytes, ImageRef, str, int]] = []
-        for key, at in places.items():
-            if key in missing:
-                row, number = at[0]
-                wanted.append((key, samples[row].image, digests[row], number))
-        done = len(places) - len(wanted)
+        requests: dict[bytes, _Request] = {}  # equal images are requested once
+        keys = []
+        for sample, digest in zip(samples, _digests(samples), strict=True):
+            for number in range(views):
+                keys.append(_key(digest, number))
+                requests.setdefault(keys[-1], _Request(keys[-1], sample.image, digest, number))
+        rows = {key: row for row, key in enumerate(requests)}
+        out = torch.empty(len(requests), self.clip.joint_width)
+        missing = dict(requests)
+        for key, feature in space.read(requests):
+            out[rows[key]] = feature
+            del missing[key]
+        done = len(requests) - len(missing)
         if progress is not None:
-            progress(done, len(places))
+            progress(done, len(requests))
         with space:
-            for batch, features in self._compute(wanted, view):
+            for batch, features in self._compute(list(missing.values()), view):
                 space.add(batch, features)
-                for key, feature in zip(batch, features, strict=True):
-                    for place in places[key]:
-                        out[place] = feature
+                out[[rows[key] for key in batch]] = features
                 done += len(batch)
                 self.computed += len(batch)
                 if progress is not None:
-                    progress(done, len(places))
-        return out
+                    progress(done, len(requests))
+        if len(requests) < len(keys):
+            out = out[[rows[key] for key in keys]]
+        return out.view(len(samples), views, self.clip.joint_width)
 
     def missing(self, samples: Sequence[Sample], view: View, views: int = 1) -> int:
-        """How many of these features are not kept yet and would have to be computed.
+        """Count the features that are not kept yet and would have to be computed.
 
         Raises:
             UnreadableImage: an image cannot be used.
         """
         keys = {_key(digest, number) for digest in _digests(samples) for number in range(views)}
         return len(keys - self._space(view).known())
-
-    def size(self) -> CacheSize:
-        """Number and bytes of the shards on disk."""
-        return CacheSize(0, 0) if self.folder is None else cache_size(self.folder)
-
-    def clear(self) -> CacheSize:
-        """Forget all features, on disk too; returns what was deleted from the disk."""
-        self._spaces.clear()
-        return CacheSize(0, 0) if self.folder is None else clear_cache(self.folder)
 
     def _space(self, view: View) -> "_Space":
         identity = f"1 {self.clip.fingerprint} {self.clip.dtype} {view.fingerprint}"
@@ -182,163 +183,142 @@ class FeatureBank:
         return self._spaces[name]
 
     @torch.no_grad()
-    def _compute(
-        self, wanted: Sequence[tuple[bytes, ImageRef, str, int]], view: View
-    ) -> Iterator[tuple[list[bytes], Tensor]]:
-        """Features in batches of consecutive rows.
+    def _compute(self, requests: Sequence[_Request], view: View) -> Iterator[tuple[list[bytes], Tensor]]:
+        """Yield keys and features in batches, in the order of the requests.
 
-        After an interruption the rest falls into the same batches, and so into the same bits. An image is
-        decoded once for all of its views, in threads, two batches ahead of the tower.
+        After an interruption the rest falls into the same batches, and so into the same bits. An image is decoded once
+        for all of its views, in threads, about two batches ahead of the tower.
         """
 
-        def pixels(image: ImageRef, digest: str, numbers: Sequence[int]) -> list[Tensor]:
-            picture = image.read()
-            return [view(picture, view_seed(digest, number)) for number in numbers]
+        def decode(group: Sequence[_Request]) -> list[tuple[bytes, Tensor]]:
+            picture = group[0].image.read()
+            return [(request.key, view(picture, view_seed(request.digest, request.view))) for request in group]
 
-        images = [list(group) for _, group in groupby(wanted, key=lambda item: item[2])]
-        pool = ThreadPoolExecutor(decode_threads())
-        ahead: deque[tuple[list[bytes], Future[list[Tensor]]]] = deque()
-        queued = 0
-        keys: list[bytes] = []
-        rows: list[Tensor] = []
-        coming = iter(images)
-        try:
-            while True:
-                while queued < 3 * self.batch_size and (group := next(coming, None)) is not None:
-                    _, image, digest, _ = group[0]
-                    ahead.append(
-                        ([item[0] for item in group], pool.submit(pixels, image, digest, [item[3] for item in group]))
-                    )
-                    queued += len(group)
-                while ahead and len(rows) < self.batch_size:
-                    of_image, future = ahead.popleft()
-                    keys, rows = keys + of_image, rows + future.result()
-                if not rows:
-                    return
-                batch, rows = torch.stack(rows[: self.batch_size]), rows[self.batch_size :]
-                features = self.clip.encode_image(self._filled(batch).to(self.clip.device)).float().cpu()
-                yield keys[: self.batch_size], features[: len(batch)]
-                keys = keys[self.batch_size :]
-                queued -= len(batch)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        groups = [list(group) for _, group in groupby(requests, key=lambda request: request.digest)]
+        ahead = max(4, 2 * self.batch_size * len(groups) // max(1, len(requests)))
+        with closing(map_in_threads(decode, groups, ahead)) as decoded:
+            pixels = chain.from_iterable(decoded)
+            while batch := list(islice(pixels, self.batch_size)):
+                images = self._fill(torch.stack([image for _, image in batch])).to(self.clip.device)
+                yield [key for key, _ in batch], self.clip.encode_image(images)[: len(batch)].float().cpu()
 
-    def _filled(self, batch: Tensor) -> Tensor:
-        """What is kept on disk comes from full batches, the last one filled with black: the bits of a feature depend on
-        the size of its batch, and else on who computed it, among processes that share a bank, and on what was missing.
+    def _fill(self, images: Tensor) -> Tensor:
+        """Fill up an incomplete batch with black images, where features are kept on disk.
+
+        The bits of a feature depend on the size of its batch. With full batches they depend neither on which features
+        were missing nor on which of the processes that share a bank computed it.
         """
         if self.folder is None:
-            return batch
-        return torch.cat([batch, batch.new_zeros(self.batch_size - len(batch), *batch.shape[1:])])
+            return images
+        return torch.cat([images, images.new_zeros(self.batch_size - len(images), *images.shape[1:])])
 
 
 class _Space:
-    """The shards of one model and view, and rows that are in no shard yet. Leaving the context writes those."""
+    """The shards of one model and view, and features that are in no shard yet. Leaving the context writes those."""
 
     def __init__(self, folder: Path | None, width: int) -> None:
         self.folder, self.width = folder, width
-        self._where: dict[bytes, tuple[Path, int]] = {}
+        self._places: dict[bytes, tuple[Path, int]] = {}
+        """Shard and row of each key."""
         self._memory: dict[bytes, Tensor] = {}
-        self._seen: set[Path] = set()
-        self._fresh: list[bytes] = []
+        self._unsaved: list[bytes] = []
+        self._shards: set[Path] = set()
+        """Shards whose keys are known."""
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> None:
         self._saved_at = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self._flush()
+        self._save()
 
     def read(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Tensor]]:
-        """Key and feature of those that are known. A damaged shard is deleted; what it held is not known."""
-        self._look()
+        """Yield the keys that are kept, with their features. A damaged shard is deleted."""
+        self._find_shards()
         by_shard: dict[Path, list[tuple[bytes, int]]] = {}
         for key in keys:
             if key in self._memory:
                 yield key, self._memory[key]
-            elif key in self._where:
-                shard, row = self._where[key]
+            elif key in self._places:
+                shard, row = self._places[key]
                 by_shard.setdefault(shard, []).append((key, row))
         for shard, rows in by_shard.items():
             features = self._load(shard)
             for key, row in rows:
                 if features is None:
-                    del self._where[key]
+                    del self._places[key]
                 else:
                     yield key, features[row]
 
     def known(self) -> set[bytes]:
-        """The keys of all that is kept, whether or not its shards are sound."""
-        self._look()
-        return {*self._memory, *self._where}
+        """Return the keys of all that is kept, whether or not its shards are intact."""
+        self._find_shards()
+        return {*self._memory, *self._places}
 
     def add(self, keys: Sequence[bytes], features: Tensor) -> None:
-        """Keep features (n, d); they are written when a shard is full or some time has gone by."""
+        """Keep features (n, d); they are written when a shard is full or after some time."""
         self._memory.update(zip(keys, features, strict=True))
-        self._fresh += keys
-        if len(self._fresh) >= _ROWS or time.monotonic() - self._saved_at > _SECONDS:
-            self._flush()
+        self._unsaved += keys
+        if len(self._unsaved) >= _ROWS or time.monotonic() - self._saved_at > _SECONDS:
+            self._save()
 
-    def _look(self) -> None:
-        """Find shards that appeared since the last time, written by this process or another."""
+    def _find_shards(self) -> None:
+        """Index the shards that this process or another has written since the last time."""
         if self.folder is None or not self.folder.is_dir():
             return
         for entry in sorted(self.folder.iterdir()):
             if entry.suffix == ".tmp" and time.time() - entry.stat().st_mtime > _STALE_SECONDS:
                 entry.unlink(missing_ok=True)
-            if entry.suffix != ".safetensors" or entry in self._seen:
+            if entry.suffix != ".safetensors" or entry in self._shards:
                 continue
-            self._seen.add(entry)
-            try:
-                with safe_open(entry, framework="numpy") as shard:
-                    keys = np.ascontiguousarray(shard.get_tensor("keys"))
-            except FileNotFoundError:
-                continue
-            except (SafetensorError, OSError) as error:
-                _distrust(entry, error)
-                continue
-            blob, length = keys.tobytes(), keys.shape[1]
-            for row in range(len(keys)):
-                self._where.setdefault(blob[row * length : (row + 1) * length], (entry, row))
+            self._shards.add(entry)
+            tensors, _ = _read_shard(entry, "keys")
+            for row, key in enumerate(tensors["keys"].numpy() if tensors else ()):
+                self._places.setdefault(key.tobytes(), (entry, row))
 
-    def _load(self, entry: Path) -> Tensor | None:
-        try:
-            with safe_open(entry, framework="pt") as shard:
-                keys, features = shard.get_tensor("keys"), shard.get_tensor("features")
-                checksum = (shard.metadata() or {}).get("sha256")
-        except FileNotFoundError:  # cleared by another process
+    def _load(self, shard: Path) -> Tensor | None:
+        tensors, checksum = _read_shard(shard, "keys", "features")
+        if not tensors:
             return None
-        except (SafetensorError, OSError) as error:
-            _distrust(entry, error)
-            return None
+        keys, features = tensors["keys"], tensors["features"]
         if features.shape != (len(keys), self.width) or checksum != _checksum(keys, features):
-            _distrust(entry, "its checksum does not fit")
+            _delete_damaged(shard, "its checksum does not fit")
             return None
-        return torch.as_tensor(features)
+        return features
 
-    def _flush(self) -> None:
+    def _save(self) -> None:
         self._saved_at = time.monotonic()
-        if self.folder is None or not self._fresh:
+        unsaved, self._unsaved = self._unsaved, []
+        if self.folder is None or not unsaved:
             return
-        keys = torch.from_numpy(np.frombuffer(b"".join(self._fresh), np.uint8).reshape(len(self._fresh), -1).copy())
-        features = torch.stack([self._memory[key] for key in self._fresh])
-        target = self.folder / f"{hashlib.sha256(keys.numpy().tobytes()).hexdigest()[:32]}.safetensors"
+        keys = torch.from_numpy(np.frombuffer(b"".join(unsaved), np.uint8).reshape(len(unsaved), -1).copy())
+        features = torch.stack([self._memory[key] for key in unsaved])
+        shard = self.folder / f"{hashlib.sha256(keys.numpy().tobytes()).hexdigest()[:32]}.safetensors"
         try:
-            write_atomic(target, save({"keys": keys, "features": features}, {"sha256": _checksum(keys, features)}))
+            write_atomic(shard, save({"keys": keys, "features": features}, {"sha256": _checksum(keys, features)}))
         except OSError as error:
             log.warning("cannot save features in %s (%s); they stay in memory", self.folder, error)
-            self._fresh.clear()
             return
-        for row, key in enumerate(self._fresh):
-            self._where[key] = (target, row)
+        for row, key in enumerate(unsaved):
+            self._places[key] = (shard, row)
             del self._memory[key]
-        self._seen.add(target)
-        self._fresh.clear()
+        self._shards.add(shard)
+
+
+def _read_shard(shard: Path, *names: str) -> tuple[dict[str, Tensor], str | None]:
+    """Return tensors of a shard and its recorded checksum; none where it is damaged, or another process deleted it."""
+    try:
+        with safe_open(shard, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}, (file.metadata() or {}).get("sha256")
+    except FileNotFoundError:
+        pass
+    except (SafetensorError, OSError) as error:
+        _delete_damaged(shard, error)
+    return {}, None
 
 
 def _digests(samples: Sequence[Sample]) -> list[str]:
-    with ThreadPoolExecutor(decode_threads()) as pool:
-        return list(pool.map(lambda sample: sample.image.digest(), samples))
+    return list(map_in_threads(lambda sample: sample.image.digest(), samples))
 
 
 def _key(digest: str, view: int) -> bytes:
@@ -349,6 +329,6 @@ def _checksum(keys: Tensor, features: Tensor) -> str:
     return hashlib.sha256(keys.numpy().tobytes() + features.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _distrust(shard: Path, why: object) -> None:
-    log.warning("the feature shard %s is damaged (%s): deleted, its features are computed again", shard, why)
+def _delete_damaged(shard: Path, reason: object) -> None:
+    log.warning("the feature shard %s is damaged (%s): deleted, its features are computed again", shard, reason)
     shard.unlink(missing_ok=True)

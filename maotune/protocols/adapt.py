@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from maotune.data.draw import UnlabelledPool, few_shot
-from maotune.data.images.decode import decode_threads
+from maotune.data.images.threads import map_in_threads
 from maotune.data.sets.dataset import Dataset, Sample, UnreadableImage
 from maotune.protocols.protocol import Accuracies, DrawSettings, Protocol, Splits, Test
 
@@ -98,5 +97,4 @@ def _digests(samples: Sequence[Sample]) -> list[str | None]:
         except UnreadableImage:
             return None
 
-    with ThreadPoolExecutor(decode_threads()) as pool:
-        return list(pool.map(digest, samples))
+    return list(map_in_threads(digest, samples))

@@ -96,8 +96,8 @@ def test_nothing_is_computed_twice(clip: FrozenCLIP, samples: list[Sample], view
     more = second.features(samples, view, VIEWS + 1)
     assert torch.equal(more[:, :VIEWS], features)
     assert second.computed == N
-    assert second.size().shards == len(shards(tmp_path)) == 2
-    assert second.size().bytes == sum(shard.stat().st_size for shard in shards(tmp_path))
+    assert cache_size(tmp_path / "cache").shards == len(shards(tmp_path)) == 2
+    assert cache_size(tmp_path / "cache").bytes == sum(shard.stat().st_size for shard in shards(tmp_path))
 
 
 def test_equal_content_is_one_image(clip: FrozenCLIP, samples: list[Sample], tmp_path: Path) -> None:
@@ -240,8 +240,8 @@ def test_clearing_deletes_the_banks_files_and_nothing_else(
     bystander = tmp_path / "notes.txt"
     bystander.write_text("mine")
     assert cache_size(tmp_path).shards == 2
-    assert bank.clear().shards == 2
-    assert bank.size() == clear_cache(tmp_path) == (0, 0)
+    assert clear_cache(tmp_path).shards == 2
+    assert cache_size(tmp_path) == clear_cache(tmp_path) == (0, 0)
     assert bystander.read_text() == "mine"
     assert not leftover.exists()
     bank.features(samples, small)

@@ -49,11 +49,6 @@ Progress = Callable[[int, int], None]
 """``progress(done, total)``, called from the calling thread."""
 
 
-def decode_threads() -> int:
-    """Threads for decoding: Pillow releases the interpreter lock, so a few are worth it, many are not."""
-    return min(8, os.cpu_count() or 1)
-
-
 def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
     """Decode an open file into the upright RGB picture.
 

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from maotune.data.images.decode import Progress, decode_threads
+from maotune.data.images.decode import Progress
+from maotune.data.images.threads import map_in_threads
 from maotune.data.sets.dataset import Sample, UnreadableImage
 
 
@@ -52,14 +52,14 @@ def scan(samples: Sequence[Sample], strict: bool = False, progress: Progress | N
 
     kept: list[Sample] = []
     skipped: list[Skipped] = []
-    with ThreadPoolExecutor(decode_threads()) as pool:
-        for done, (sample, failure) in enumerate(zip(samples, pool.map(attempt, samples), strict=True), 1):
-            if failure is None:
-                kept.append(sample)
-            else:
-                skipped.append(failure)
-            if progress is not None:
-                progress(done, len(samples))
+    results = zip(samples, map_in_threads(attempt, samples), strict=True)
+    for done, (sample, failure) in enumerate(results, 1):
+        if failure is None:
+            kept.append(sample)
+        else:
+            skipped.append(failure)
+        if progress is not None:
+            progress(done, len(samples))
     result = Scan(tuple(kept), tuple(skipped))
     if strict and skipped:
         raise UnreadableImage(result.summary(), skipped[0].kind)
