@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of maotune itself."""
@@ -34,33 +35,43 @@ SEVERAL = {
     "report": ("--format", "--formats"),
     "run": ("--data", "--learner", "--learners", "--method", "--methods", "--seed", "--seeds"),
 }
-"""By command, the options that take several values, with commas or spaces between them."""
+"""Command -> options that take several values, separated by commas or spaces. The singular name is an alias."""
 
 
 INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
+"""Exit code that typer returns after Ctrl-C."""
 
 
 def join_values(arguments: list[str]) -> list[str]:
-    """``--seeds 1 2 3`` becomes ``--seeds 1,2,3``: values run to the next option or KEY=VALUE."""
-    several = SEVERAL.get(arguments[0], ()) if arguments else ()
+    """``--seeds 1 2 3`` becomes ``--seeds 1,2,3``: values end at an option, KEY=VALUE, or the positional argument."""
+    command = arguments[0] if arguments else ""
     joined: list[str] = []
-    taking = first = False
+    option, values = "", 0
     for argument in arguments:
-        if taking and not argument.startswith("-") and "=" not in argument:
-            if first:
-                joined.append(argument)
-            else:
-                joined[-1] += f",{argument}"
-            first = False
+        if argument.startswith("-") or "=" in argument or (values and _is_positional(command, argument)):
+            option = ""
+        if option:
+            joined[-1:] = [f"{joined[-1]},{argument}"] if values else [joined[-1], argument]
+            values += 1
             continue
         joined.append(argument)
-        taking = first = argument in several
+        option, values = argument if argument in SEVERAL.get(command, ()) else "", 0
     return joined
 
 
+def _is_positional(command: str, argument: str) -> bool:
+    """Whether an argument after the values of an option is not another value, but the command's own argument."""
+    if command == "run":
+        from maotune.experiments.catalog import EXPERIMENTS
+
+        return argument in EXPERIMENTS
+    if command == "report":
+        return not argument.replace(",", "").isalpha() or Path(argument).is_dir()
+    return False
+
+
 def call(arguments: list[str]) -> int:
-    """Run one command and return its exit code; an error is told in a sentence, on stderr and, with --json, as JSON."""
+    """Run one command and return its exit code; errors are one sentence on stderr and, with --json, JSON on stdout."""
     from rich.logging import RichHandler
 
     notes = RichHandler(console=err, show_time=False, show_level=False, show_path=False)
@@ -75,13 +86,13 @@ def call(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _failed(_stopped(arguments), 1, as_json)
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's, of which typer may bring its own copy
+        if hasattr(error, "format_message"):  # a usage error of click, of which typer may vendor its own copy
             error.show()  # type: ignore[attr-defined]
-            return _failed(error.format_message(), 2, as_json, told=True)
+            return _failed(error.format_message(), 2, as_json, shown=True)
         if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-            advice = "take a smaller batch_size or fewer data.views, or a smaller --clip"
+            advice = "use a smaller batch_size, fewer data.views, or a smaller --clip"
             return _failed(f"out of memory: {advice}. {error}", 1, as_json)
-        if not isinstance(error, ValueError | OSError | ArithmeticError):  # a fault of ours shows where it is
+        if not isinstance(error, ValueError | OSError | ArithmeticError):  # a bug: show the traceback
             if as_json:
                 print_json({"error": f"{type(error).__name__}: {error}"})
             raise
@@ -91,13 +102,13 @@ def call(arguments: list[str]) -> int:
 def _stopped(arguments: list[str]) -> str:
     if arguments[0] not in ("train", "run"):
         return "stopped"
-    needs = arguments[0] == "train" and "--resume" not in arguments  # a sweep always goes on
+    needs = arguments[0] == "train" and "--resume" not in arguments  # a sweep always resumes
     again = shlex.join([*arguments, *(("--resume",) if needs else ())])
-    return f"stopped; what was done is kept. Go on with: maotune {again}"
+    return f"stopped; what was done is kept. Resume with: maotune {again}"
 
 
-def _failed(message: str, code: int, as_json: bool, told: bool = False) -> int:
-    if not told:
+def _failed(message: str, code: int, as_json: bool, shown: bool = False) -> int:
+    if not shown:
         err.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
     if as_json:
         print_json({"error": message})

@@ -1,4 +1,4 @@
-"""What all commands share: the application, the consoles, common options, progress bars, JSON on stdout."""
+"""Shared by all commands: the application, consoles, common options, progress bars, JSON on stdout."""
 
 import json
 import sys
@@ -23,25 +23,30 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; all else goes to stderr.")]
-Root = Annotated[Path | None, typer.Option(help="Where the data set is looked for (CoOp's layout, tables).")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout; everything else goes to stderr.")
+]
+Root = Annotated[Path | None, typer.Option(help="Folder of the data (CoOp's layout, tables).")]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the recipe, with dotted keys: learner.context_length=4"),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings of the recipe, with dotted keys: learner.context_length=4. shots=4 is short for data.shots=4.",
+    ),
 ]
 
 
 def each(key: str, values: str | None) -> list[dict[str, str]]:
-    """Settings for each of the values of an option that takes several; one without it where none is given."""
+    """Return one override per value of an option that takes several; one without it where none is given."""
     return [{key: value} for value in values.split(",") if value] if values else [{}]
 
 
 @contextmanager
 def progress() -> "Iterator[Callback]":
-    """Progress bars on stderr for what a run tells of itself."""
+    """Show the events of runs as progress bars on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from maotune.runs import events as told
+    from maotune.runs import events
     from maotune.train import history
 
     columns = (
@@ -60,10 +65,10 @@ def progress() -> "Iterator[Callback]":
                 tasks[name] = bars.add_task(name, total=total, completed=done, note="")
             return tasks[name]
 
-        def listen(event: Any) -> None:
-            if isinstance(event, told.Progress):
+        def callback(event: Any) -> None:
+            if isinstance(event, events.Progress):
                 bars.update(bar(event.what, event.total), completed=event.done, total=event.total)
-            elif isinstance(event, told.RunPlan):
+            elif isinstance(event, events.RunPlan):
                 bars.console.print(str(event), markup=False, highlight=False, soft_wrap=True)
             elif isinstance(event, history.StageStarted):
                 batches[event.stage] = event.batches
@@ -73,9 +78,9 @@ def progress() -> "Iterator[Callback]":
                 done = event.epoch * batches[event.stage] + event.step
                 bars.update(tasks[f"stage {event.stage}"], completed=done, note=note)
 
-        yield listen
+        yield callback
 
 
 def print_json(document: Any) -> None:
-    """The one document that ``--json`` promises."""
+    """Print the document of ``--json``."""
     sys.stdout.write(json.dumps(document, indent=1, default=str, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""``maotune data``: look at data sets, check them, prepare public ones, write them to a folder."""
+"""``maotune data``: show data sets, check them, prepare public ones, export them."""
 
 from dataclasses import asdict
 from pathlib import Path

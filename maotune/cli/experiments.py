@@ -1,4 +1,4 @@
-"""``maotune run`` and ``maotune status``: the experiments of the paper, and how far they are."""
+"""``maotune run`` and ``maotune status``: the experiments of the paper, and their progress."""
 
 import shlex
 import time
@@ -34,9 +34,9 @@ ENGINES = {
     "ray": "tasks on a Ray cluster",
     "slurm": "jobs of Slurm, through submitit",
 }
-"""By name."""
+"""Back ends by name."""
 FEW = 3
-"""Data sets whose tables fit the terminal one by one."""
+"""Largest number of data sets with a table each on the terminal."""
 
 
 @app.command()
@@ -45,20 +45,18 @@ def run(
     experiment: Annotated[str, typer.Argument(help="`maotune list experiments`.")],
     settings: Settings = None,
     suite: Annotated[str, typer.Option(help="A suite of data sets.")] = "icons-11",
-    data: Annotated[str | None, typer.Option(help="Data sets instead of a suite: a,b or a b.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data sets instead of a suite: a b or a,b.")] = None,
     learners: Annotated[str | None, typer.Option("--learners", "--learner", help="Default: the experiment's.")] = None,
     methods: Annotated[str | None, typer.Option("--methods", "--method", help="Default: the experiment's.")] = None,
-    seeds: Annotated[str, typer.Option("--seeds", "--seed", help="1,2,3 or 1 2 3.")] = "1,2,3",
-    shots: Annotated[int | None, typer.Option(help="Labelled images a class.")] = None,
+    seeds: Annotated[str, typer.Option("--seeds", "--seed", help="1 2 3 or 1,2,3.")] = "1,2,3",
+    shots: Annotated[int | None, typer.Option(help="Labelled images per class.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs in all; MAO splits them between its stages.")] = None,
     root: Root = None,
     clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where trials are written; default: runs/EXPERIMENT.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of the sweep; default: runs/EXPERIMENT.")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Trials at a time; default: one for each GPU, else for each core; on a cluster, all that fit."
-        ),
+        typer.Option(min=1, help="Trials at a time; default: one per GPU, else per core; on a cluster, all that fit."),
     ] = None,
     engine: Annotated[str, typer.Option(help="Where trials run: local, ray or slurm.")] = "local",
     address: Annotated[
@@ -69,16 +67,16 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="What a trial asks of the cluster. ray: num_cpus, num_gpus, memory. "
-            "slurm: partition, timeout_min, mem_gb, cpus_per_task, gpus_per_node, account, ... Can be given again.",
+            help="Resources of a trial on the cluster. ray: num_cpus, num_gpus, memory. "
+            "slurm: partition, timeout_min, mem_gb, cpus_per_task, gpus_per_node, account, ... May be repeated.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment of the paper: a trial for each data set, learner, method and seed.
+    """Run an experiment of the paper: a trial per data set, learner, method and seed.
 
-    Killed or stopped at any time, the same command goes on where it was; what is finished is not run again.
+    After a kill or a stop at any time, the same command resumes; what is finished is not run again.
     """
     from maotune.experiments.catalog import EXPERIMENTS, plan_runs
     from maotune.recipe import RecipeError
@@ -147,10 +145,10 @@ def run(
 @app.command()
 def status(
     folder: Annotated[Path, typer.Argument(help="The folder of a sweep.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until all trials have ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until all trials have ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a sweep is, what runs where, what failed, and how long the rest may take. Only reads."""
+    """Show the progress of a sweep: what runs where, what failed, how long the rest may take. Only reads."""
     from rich.live import Live
 
     from maotune.recipe import RecipeError
@@ -192,7 +190,7 @@ def _seeds(values: str) -> list[int]:
 
 
 def _trials(planned: "Iterable[PlannedRun]", folder: Path, experiment: str) -> "list[Trial]":
-    """The trials of planned runs, in the folders that hold them already where there are such."""
+    """Return the trials of planned runs, in the folders that hold them already where there are such."""
     from maotune.runs.folder import find_run_folder
     from maotune.sweep.manifest import Trial
 
@@ -200,7 +198,7 @@ def _trials(planned: "Iterable[PlannedRun]", folder: Path, experiment: str) -> "
 
 
 def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:
-    """A misspelt data set shall not fail as so many trials."""
+    """Refuse a misspelt data set once, instead of once per trial."""
     from maotune.data.sets.catalog import load_dataset, names
 
     for source in sources:
@@ -209,7 +207,7 @@ def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:
 
 
 def _has(recipe: Any, key: str, value: Any) -> bool:
-    """Whether a setting got into a recipe: a protocol's own hold against a suite's."""
+    """Whether a recipe has a setting at that value: a protocol's own override a suite's."""
     for part in key.split("."):
         recipe = getattr(recipe, part)
     return bool(recipe == value)
@@ -224,7 +222,7 @@ def _asked(pairs: "Sequence[str]") -> dict[str, Any]:
 def _engine(
     name: str, folder: Path, jobs: int | None, address: str | None, ask: "Sequence[str]", trials: "Sequence[Trial]"
 ) -> "Engine":
-    """Where trials run, as the options say."""
+    """Return the engine that the options name."""
     from maotune.recipe import RecipeError
 
     gpus = any(trial.recipe.clip.device in ("auto", "cuda") for trial in trials)
@@ -258,7 +256,7 @@ def _show_plan(
 def _show_results(
     trials: "list[Trial]", finished: "dict[Path, Result]", failed: dict[Path, str], as_json: bool
 ) -> None:
-    """Tables of the data sets where they are few and nothing is varied, else of their averages; or all as JSON."""
+    """Print tables per data set where these are few and nothing is varied, else averages; or everything as JSON."""
     if as_json:
         rows = [asdict(row) for row in rows_of(trials, finished)]
         runs = [

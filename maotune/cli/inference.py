@@ -1,4 +1,4 @@
-"""Zero-shot CLIP, tuned prompts at work, and what there is to choose from."""
+"""Zero-shot CLIP, tuned prompts at work, lists of choices, the cache."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def zeroshot(
-    data: Annotated[str | None, typer.Option(help="Data sets: a,b or a b. Default: all of the suite.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data sets: a b or a,b; default: the whole suite.")] = None,
     suite: Annotated[str, typer.Option(help="A suite of data sets.")] = "icons-11",
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     templates: Annotated[str, typer.Option(help="dataset, ensemble, or a text with {} for the class.")] = "dataset",
@@ -58,7 +58,7 @@ def zeroshot(
 
 
 def score_mean(rows: "list[ZeroShotScores]") -> dict[str, float]:
-    """Means of all, base, new over data sets; ``h`` is the H of the two means."""
+    """Return means of all, base and new over data sets; ``h`` is the H of the two means."""
     from maotune.train.evaluate import harmonic_mean
 
     every, base, new = (sum(getattr(row, name) for row in rows) / len(rows) for name in ("all", "base", "new"))
@@ -101,7 +101,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files or folders of them.")],
     classes: Annotated[str | None, typer.Option(help="Other class names: a text file, or a,b,c.")] = None,
     prompts: PromptsOf = "auto",
-    top_k: Annotated[int, typer.Option(min=1, help="Classes an image.")] = 1,
+    top_k: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 1,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     clip: ClipOf = None,
     as_json: AsJson = False,
@@ -131,7 +131,7 @@ def predict(
     for name, best in found:  # not by rich, which turns tabs into spaces
         typer.echo("\t".join([name, *(f"{of} {probability:.3f}" for of, probability in best)]))
     for image in found.skipped:
-        err.print(f"left out: {image.reason}", markup=False)
+        err.print(f"skipped: {image.reason}", markup=False)
 
 
 def _load(path: Path, clip: str | None) -> "Run":

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 
 def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:
-    """A table for each data set, and in words what MAO did; or all of it as JSON."""
+    """Print a table per data set, and a sentence on what MAO changed; or everything as JSON."""
     from maotune.mao.methods import ZEROSHOT
     from maotune.report.summary import summarise, verdicts
 
     rows = summarise(results)
     if as_json:
-        runs = [{"folder": str(where), **asdict(result)} for where, result in zip(folders, results, strict=True)]
+        runs = [{"folder": str(path), **asdict(result)} for path, result in zip(folders, results, strict=True)]
         print_json({"rows": [asdict(row) for row in rows], "runs": runs})
         return
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        of_set = [row for row in rows if row.dataset == dataset]
-        tests = list(of_set[0].scores)
-        title = f"{dataset}: accuracy in %, {_seeds(of_set[-1].seeds)}"
+        rows_of_set = [row for row in rows if row.dataset == dataset]
+        tests = list(rows_of_set[0].scores)
+        title = f"{dataset}: accuracy in %, {_seeds(rows_of_set[-1].seeds)}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
         for column in ("method", *tests, "updates", "seconds"):
             justify: Literal["left", "right"] = "left" if column == "method" else "right"
             table.add_column("H" if column == "h" else column, justify=justify, no_wrap=True)
-        for row in of_set:
+        for row in rows_of_set:
             cost = [f"{row.updates:.0f}", f"{row.seconds:.1f}"] if row.updates else ["", ""]
             name = f"{row.learner or 'CLIP'} {row.method}"
             table.add_row(name, *(str(row.scores[test]) for test in tests), *cost)
         out.print(table)
-    if left := max(len(result.skipped) for result in results):
-        err.print(f"{left} images cannot be read and were left out: result.json and --json list them", markup=False)
+    if skipped := max(len(result.skipped) for result in results):
+        err.print(f"{skipped} images cannot be read and were skipped: result.json and --json list them", markup=False)
     for result in results:
         if result.method != ZEROSHOT and set(result.scored_with.values()) == {ZEROSHOT}:
             out.print(
@@ -56,7 +56,7 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
 def write_figures(
     make: "Callable[[Recipe], BatchFigure]", recipes: "Sequence[Recipe]", folder: Path, dry_run: bool, as_json: bool
 ) -> None:
-    """Write the pictures of recipes into a folder; a sentence on each to the terminal, or as JSON what they show."""
+    """Write a figure per recipe into a folder; print a sentence on each, or what they show as JSON."""
     documents: list[dict[str, Any]] = []
     for recipe in recipes:
         if dry_run:
@@ -71,7 +71,7 @@ def write_figures(
     if as_json:
         print_json({"pictures": documents})
     elif dry_run:
-        out.print(f"{len(documents)} pictures in {folder}, and what they show as JSON", markup=False, soft_wrap=True)
+        out.print(f"{len(documents)} figures in {folder}, and what they show as JSON", markup=False, soft_wrap=True)
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:

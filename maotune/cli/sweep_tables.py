@@ -1,4 +1,4 @@
-"""Sweeps on the terminal: the plan, how far it is, what runs where, what failed, what came out."""
+"""Sweeps on the terminal: plan, progress, running and failed trials, results."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from maotune.sweep.status import State, TrialState
 
 SHARE = 0.05
-"""Of the driver's time that may be spent on looking at the trials' files."""
+"""Share of the driver's time that may be spent on reading the trials' files."""
 MARKS = {"running": ("cyan", "running"), "failed": ("red", "failed")}
 
 
 def say(text: str) -> None:
-    """A line on stderr, as it is."""
+    """Print a line on stderr, unformatted."""
     err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -40,12 +40,12 @@ def _title(trial: "Trial") -> str:
 
 
 def scores_of(result: "Result") -> str:
-    """Its scores on a line."""
+    """Write the scores of a result on one line."""
     return ", ".join(f"{'H' if name == 'h' else name} {value:.2f}" for name, value in result.scores.items())
 
 
 def time_left(states: "Sequence[TrialState]", jobs: int | None = None) -> str:
-    """As people say it; empty where it cannot be said or all is done."""
+    """Write the estimated time left; empty where it is unknown or all is done."""
     from maotune.runs.events import duration
     from maotune.sweep.status import estimate_seconds_left
 
@@ -55,7 +55,7 @@ def time_left(states: "Sequence[TrialState]", jobs: int | None = None) -> str:
 
 @contextmanager
 def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[[SweepProgress], None]]":
-    """Tells of the trials of a driver as they end; on a terminal also of those under way, all the time."""
+    """Return a callback that reports trials as they end; on a terminal also the running ones, continuously."""
     from maotune.sweep.status import StatusReader, read_progress
 
     watch = StatusReader(trials)
@@ -99,7 +99,7 @@ def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[
 
 
 def overview(states: "Sequence[TrialState]", jobs: int | None = None) -> RenderableType:
-    """How far the sweep is, and a line for each running trial."""
+    """Show the progress of a sweep, with a line per running trial."""
     from maotune.sweep.status import count_states
 
     number = count_states(states)
@@ -116,7 +116,7 @@ def overview(states: "Sequence[TrialState]", jobs: int | None = None) -> Rendera
 
 
 def _running(states: "Sequence[TrialState]") -> Table:
-    """Which trial runs where, and how far it is."""
+    """Show which trial runs where, and its progress."""
     from maotune.runs.events import duration
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -135,7 +135,7 @@ def _running(states: "Sequence[TrialState]") -> Table:
 
 
 def show_status(states: "Sequence[TrialState]", folder: Path, *, top: bool = False) -> RenderableType:
-    """Everything about a sweep; what changes at the end, where it is seen, or at the ``top`` of a screen."""
+    """Show the whole status of a sweep; what changes comes last, or first at the ``top`` of a screen."""
     parts: list[RenderableType] = [_counts(states), overview(states)]
     failed = [one for one in states if one.state == "failed"]
     if failed:
@@ -145,7 +145,7 @@ def show_status(states: "Sequence[TrialState]", folder: Path, *, top: bool = Fal
 
 
 def _counts(states: "Sequence[TrialState]") -> Table:
-    """A row for each data set and learner, a column for each method: finished of all, and what runs or failed."""
+    """Count trials: a row per data set and learner, a column per method."""
     methods = list(dict.fromkeys(one.trial.recipe.method for one in states))
     groups: dict[tuple[str, ...], dict[str, list[State]]] = {}
     for one in states:
@@ -175,7 +175,7 @@ def _cell(states: "Sequence[State]") -> str:
 
 
 def status_document(states: "Sequence[TrialState]", folder: Path, commands: Sequence[str]) -> dict[str, Any]:
-    """What ``maotune status --json`` prints."""
+    """Return the document of ``maotune status --json``."""
     from maotune.sweep.status import count_states, estimate_seconds_left
 
     return {
@@ -206,7 +206,7 @@ def status_document(states: "Sequence[TrialState]", folder: Path, commands: Sequ
 def show_plan(
     trials: "Sequence[Trial]", folder: Path, suite: Mapping[str, Any], said: Mapping[str, Any], jobs: int | None
 ) -> None:
-    """What a sweep would run: how many trials of what, with which settings, and how long it may take."""
+    """Print what a sweep would run: number of trials, settings, estimated time."""
     from maotune.runs.events import duration
     from maotune.sweep.manifest import MANIFEST, Sweep
     from maotune.sweep.status import StatusReader, count_states, estimate_seconds_left
@@ -231,7 +231,7 @@ def show_plan(
 
 
 def settings_in_words(suite: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
-    """Where the settings of all trials differ from those of the learners' recipes, and by whom."""
+    """Say where the settings of all trials differ from the learners' recipes, and why."""
     light = {key: value for key, value in suite.items() if key not in said}
     sentences = []
     if said:
@@ -247,7 +247,7 @@ def _pairs(settings: Mapping[str, Any]) -> str:
 
 
 def rows_of(trials: "Sequence[Trial]", results: "Mapping[Path, Result]") -> "list[Row]":
-    """The rows of the finished trials' tables, variant by variant."""
+    """Return the rows of the finished trials' tables, variant by variant."""
     from maotune.report.summary import summarise
 
     rows = []
@@ -258,7 +258,7 @@ def rows_of(trials: "Sequence[Trial]", results: "Mapping[Path, Result]") -> "lis
 
 
 def show_averages(rows: "Sequence[Row]") -> None:
-    """A table of averages over the data sets, over what all of its rows have."""
+    """Print averages over the data sets that all rows have."""
     from maotune.mao.methods import ZEROSHOT
     from maotune.report.summary import series, widest
 

@@ -1,15 +1,12 @@
 """``maotune train``: tune prompts and score them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from maotune.cli.common import AsJson, Root, Settings, app, each, err, progress
 from maotune.cli.results import show_results
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -22,28 +19,28 @@ def train(
         str | None, typer.Option(help="A shipped set, a folder of images, a CSV/JSONL/split file, hub:PATH_OR_ID.")
     ] = None,
     learner: Annotated[
-        str | None, typer.Option("--learner", "--learners", help="`maotune list learners`. Several: a,b or a b.")
+        str | None, typer.Option("--learners", "--learner", help="`maotune list learners`; several: a b or a,b.")
     ] = None,
-    mao: Annotated[bool, typer.Option("--mao", help="Short for --method mao.")] = False,
+    mao: Annotated[bool, typer.Option("--mao", help="Short for --methods mao.")] = False,
     method: Annotated[
-        str | None, typer.Option("--method", "--methods", help="`maotune list methods`. Several: a,b or a b.")
+        str | None, typer.Option("--methods", "--method", help="`maotune list methods`; several: a b or a,b.")
     ] = None,
-    dept: Annotated[bool, typer.Option("--dept", help="Hold the learner in DePT.")] = False,
-    seeds: Annotated[str | None, typer.Option("--seeds", "--seed", help="1,2,3 or 1 2 3.")] = None,
-    shots: Annotated[int | None, typer.Option(help="Labelled images a class.")] = None,
+    dept: Annotated[bool, typer.Option("--dept", help="Wrap the learner in DePT.")] = False,
+    seeds: Annotated[str | None, typer.Option("--seeds", "--seed", help="1 2 3 or 1,2,3.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Labelled images per class.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs in all; MAO splits them between its stages.")] = None,
     unlabelled: Annotated[
-        Path | None, typer.Option(help="Unlabelled images (own data): a folder, tar shards, or hub:PATH_OR_ID.")
+        Path | None, typer.Option(help="Pool of unlabelled images (own data): a folder, tar shards, or hub:PATH_OR_ID.")
     ] = None,
     classes: Annotated[Path | None, typer.Option(help="A text file of class names (own data).")] = None,
     root: Root = None,
     clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where runs are written, a folder each.")] = Path("runs"),
+    folder: Annotated[Path, typer.Option(help="Folder of runs, in which each has a folder of its own.")] = Path("runs"),
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with unfinished runs.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume unfinished runs.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tune prompts and score them: one run for each learner, method and seed, and a table at the end."""
+    """Tune prompts and score them: one run per learner, method and seed, and a table at the end."""
     from maotune.recipe import RecipeError, load_recipe
     from maotune.recipe.load import parse_override
     from maotune.runs.build import build_clip
@@ -53,8 +50,8 @@ def train(
     from maotune.train.session import CHECKPOINT, CheckpointError
 
     if mao and method:
-        raise RecipeError("--mao is short for --method mao: give one of them")
-    given: dict[str, Any] = {
+        raise RecipeError("--mao is short for --methods mao: give one of them")
+    options: dict[str, Any] = {
         "data.source": data,
         "data.shots": shots,
         "data.unlabelled": unlabelled,
@@ -66,30 +63,30 @@ def train(
         "method": "mao" if mao else None,
         "dept": {} if dept else None,
     }
-    said = dict(map(parse_override, settings or ())) | {k: v for k, v in given.items() if v is not None}
+    overrides = dict(map(parse_override, settings or ())) | {k: v for k, v in options.items() if v is not None}
     recipes = [
-        load_recipe(recipe, {**said, **named, **chosen, **seeded})
-        for named in each("learner.name", learner)
-        for chosen in each("method", method)
-        for seeded in each("seed", seeds)
+        load_recipe(recipe, {**overrides, **with_learner, **with_method, **with_seed})
+        for with_learner in each("learner.name", learner)
+        for with_method in each("method", method)
+        for with_seed in each("seed", seeds)
     ]
-    folders = [find_run_folder(folder, one) for one in recipes]
-    finished = [reusable_result(where, one) for where, one in zip(folders, recipes, strict=True)]
-    for where, result in zip(folders, finished, strict=True):
-        if result is None and not resume and (where / f"{CHECKPOINT}.safetensors").exists():
+    folders = [find_run_folder(folder, each_recipe) for each_recipe in recipes]
+    finished = [reusable_result(*pair) for pair in zip(folders, recipes, strict=True)]
+    for path, result in zip(folders, finished, strict=True):
+        if result is None and not resume and (path / f"{CHECKPOINT}.safetensors").exists():
             raise CheckpointError(
-                f"{where} holds an unfinished run of this recipe: add --resume to go on with it, or delete the folder"
+                f"{path} holds an unfinished run of this recipe: add --resume to finish it, or delete the folder"
             )
     model = None
     results: list[Result] = []
-    for number, (one, where, before) in enumerate(zip(recipes, folders, finished, strict=True), 1):
-        title = f"[{number}/{len(recipes)}] {one.title} {one.method}, seed {one.seed}"
-        if before is not None:
-            err.print(f"{title}: finished before, in {where}", markup=False, soft_wrap=True)
-            results.append(before)
+    for number, (planned, path, earlier) in enumerate(zip(recipes, folders, finished, strict=True), 1):
+        title = f"[{number}/{len(recipes)}] {planned.title} {planned.method}, seed {planned.seed}"
+        if earlier is not None:
+            err.print(f"{title}: finished before, in {path}", markup=False, soft_wrap=True)
+            results.append(earlier)
             continue
-        model = model or build_clip(one.clip)
-        err.print(f"{title} -> {where}", markup=False, soft_wrap=True)
-        with progress() as listen:
-            results.append(tune_recipe(one, where, resume=resume, clip=model, callback=listen).result)
+        model = model or build_clip(planned.clip)
+        err.print(f"{title} -> {path}", markup=False, soft_wrap=True)
+        with progress() as callback:
+            results.append(tune_recipe(planned, path, resume=resume, clip=model, callback=callback).result)
     show_results(results, as_json, folders)

@@ -14,19 +14,19 @@ from maotune.recipe import Recipe, load_recipe
 
 
 class Multiple(NamedTuple):
-    """As a setting of a variant: so many times what the recipe says otherwise."""
+    """Value of a setting in a variant: a multiple of the recipe's own."""
 
     factor: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Some rows of a table: every learner with every method in every variant."""
+    """Rows of a table: every learner with every method in every variant."""
 
     learners: tuple[str, ...]
     methods: tuple[str, ...]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
-    """By name: settings of the recipe, with dotted keys, laid over all others."""
+    """Name -> settings of the recipe with dotted keys, which override all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +35,18 @@ class Experiment:
 
     summary: str
     counterpart: str
-    """What it is in the paper."""
+    """Its counterpart in the paper."""
     rows: tuple[Rows, ...]
     protocol: str = "base-to-new"
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By suite: the data sets that it is about, where these are not all of the suite."""
+    """Suite -> the data sets of the experiment, where these are not the whole suite."""
     inference: bool = False
-    """Whether images per second are measured with the tuned prompts of each run, too."""
+    """Whether the inference speed of the tuned prompts is measured as well."""
     make_figure: Callable[[Recipe], BatchFigure] | None = None
-    """What is made of each recipe where nothing is tuned."""
+    """Makes the figure of a recipe, where nothing is tuned."""
 
     def sets(self, suite: str, otherwise: Sequence[str]) -> Sequence[str]:
-        """The data sets in ``suite``; ``otherwise`` are all of these."""
+        """Return the data sets of the experiment in ``suite``; ``otherwise`` if it names none."""
         return self.sources.get(suite, otherwise)
 
 
@@ -58,7 +58,7 @@ class PlannedRun(NamedTuple):
 
 
 BACKBONES = ("coop", "maple", "promptsrc")
-"""The three learners that the paper puts MAO on."""
+"""The three learners that the paper applies MAO to."""
 
 EXPERIMENTS: dict[str, Experiment] = {
     "base-to-new": Experiment(
@@ -167,7 +167,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         make_figure=collect_example_batches,
     ),
 }
-"""By the name that ``maotune run`` knows."""
+"""Experiments by name."""
 
 
 def list_experiments() -> dict[str, str]:
@@ -185,18 +185,18 @@ def plan_runs(
     settings: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> list[PlannedRun]:
-    """The runs of an experiment: seeds one after the other, so that a whole table stands after the first.
+    """Plan the runs of an experiment, seed by seed, so that a whole table is there after the first seed.
 
     Zero-shot CLIP has nothing to draw or to learn: one run for each data set.
 
     Args:
         experiment: what to run.
         sources: the data sets.
-        learners: instead of those of all rows, as are ``methods``.
-        methods: see above.
-        seeds: of draw, initial prompts and order.
-        settings: of the recipe, with dotted keys; those of a variant hold against them.
-        defaults: settings, too, against which the protocol's own hold: those of a suite.
+        learners: instead of those of all rows.
+        methods: instead of those of all rows.
+        seeds: one run each.
+        settings: overrides of the recipe with dotted keys; those of a variant override them.
+        defaults: settings of a suite, which the protocol's own override.
 
     Raises:
         RecipeError: a name or setting that does not exist.
@@ -221,7 +221,7 @@ def plan_runs(
 
 
 def _recipe(said: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with what is said, and a variant's changes over it."""
+    """Return the recipe with the settings, overridden by the changes of a variant."""
     fixed = {**said, **{key: value for key, value in changes.items() if not isinstance(value, Multiple)}}
     relative = {key: value for key, value in changes.items() if isinstance(value, Multiple)}
     if not relative:

@@ -1,4 +1,4 @@
-"""What mini-batches look like, drawn at random and by MAO (paper, Figure 6)."""
+"""Example mini-batches, drawn at random and by MAO (paper, Figure 6)."""
 
 import json
 import textwrap
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE, COLUMNS = 96, 8
-"""Pixels of a picture, and pictures a row."""
+"""Side of a picture in pixels, and pictures per row."""
 HEIGHT = 1.4
-"""Of a row with its names, in sides of a picture."""
+"""Height of a row with its names, in sides of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,14 @@ class ExampleBatches:
 
     seed: int
     draws: FirstBatches
-    """Cut to the batches that are shown."""
+    """Only the batches that are shown."""
 
     def __str__(self) -> str:
         shown = ", ".join(f"{len(batches)} {kind}" for kind, batches in self.draws.batches.items())
         return f"{self.draws.dataset}, seed {self.seed}: {shown} mini-batches"
 
     def document(self) -> dict[str, Any]:
-        """What is in the batches, as JSON can hold it."""
+        """Return the contents of the batches, as JSON can hold them."""
         drawn = self.draws
         return {
             "dataset": drawn.dataset,
@@ -52,7 +52,7 @@ class ExampleBatches:
         }  # fmt: skip
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``cases-DATASET-seedN.json`` and the pictures as PNG; returns their paths."""
+        """Write ``cases-DATASET-seedN.json`` and the pictures as PNG; return their paths."""
         document, figure = paths(folder, f"cases-{self.draws.dataset}-seed{self.seed}", "json", "png")
         write_atomic(document, json.dumps(self.document(), indent=1) + "\n")
         with open_atomic(figure) as file:
@@ -61,7 +61,7 @@ class ExampleBatches:
 
 
 def collect_example_batches(recipe: Recipe, batches: int = 2) -> ExampleBatches:
-    """The first ``batches`` batches of the first epoch of ``plain`` and of MAO's base stage; fewer where it has fewer.
+    """Return the first ``batches`` batches of the first epoch of ``plain`` and of MAO's base stage.
 
     Raises:
         ValueError: ``batches`` < 1; no such data, or it does not fit the protocol.
@@ -77,7 +77,7 @@ def collect_example_batches(recipe: Recipe, batches: int = 2) -> ExampleBatches:
 
 
 def plot_example_batches(found: ExampleBatches) -> "Figure":
-    """A column of random batches and one of MAO's: every picture whole, its class below it.
+    """Plot a column of random batches and one of MAO's: every picture in full, with its class below.
 
     Raises:
         UnreadableImage: a picture cannot be read any more.
@@ -101,7 +101,7 @@ def plot_example_batches(found: ExampleBatches) -> "Figure":
 
 
 def _show(panel: "Axes", batch: list[Sample], classes: tuple[str, ...], deep: int) -> None:
-    """The pictures of a batch in rows, in units of a picture's side."""
+    """Draw the pictures of a batch in rows, in units of a picture's side."""
     for number, sample in enumerate(batch):
         row, x = divmod(number, COLUMNS)
         y = row * HEIGHT

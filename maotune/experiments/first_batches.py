@@ -1,4 +1,4 @@
-"""The mini-batches that a run would be tuned on, without tuning: what Figures 5 and 6 of the paper look at."""
+"""The first mini-batches of a run, without tuning: the data of the paper's Figures 5 and 6."""
 
 import re
 from dataclasses import dataclass
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HARD, RANDOM = "hard", "random"
-"""MAO's batches of the base stage; those of the learner as published."""
+"""Kinds of batches: MAO's base stage, and the learner as published."""
 COLOURS = {RANDOM: "#0072B2", HARD: "#D55E00"}
-"""Told apart by the colour-blind, too."""
+"""Colour-blind-safe palette."""
 TITLES = {RANDOM: "random sampling", HARD: "MAO's hard negatives"}
 
 
 class BatchFigure(Protocol):
-    """Something to look at, with what it shows in numbers; as text, a sentence on it."""
+    """A figure with its data; as text, a sentence on it."""
 
     def document(self) -> dict[str, Any]:
-        """What it shows, as JSON can hold it."""
+        """Return the data, as JSON can hold it."""
         ...
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the document and the figure; returns their paths."""
+        """Write the data and the figure; return their paths."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstBatches:
-    """The first epoch, image by image."""
+    """The batches of the first epoch."""
 
     dataset: str
     classes: tuple[str, ...]
     """The base classes."""
     b: int
-    """Query images a batch of MAO's."""
+    """Query images per batch of MAO."""
     k: int
-    """Classes a query."""
+    """Classes per query."""
     batches: dict[str, list[list[Sample]]]
-    """By ``RANDOM`` and ``HARD``: its batches, the queries of a hard one first."""
+    """``RANDOM`` and ``HARD`` -> batches; the queries of a hard one come first."""
 
 
 def draw_first_batches(recipe: Recipe) -> FirstBatches:
-    """The batches of the first epoch of ``plain`` and of MAO's base stage, the same that a run of ``recipe`` takes.
+    """Return the batches of the first epoch of ``plain`` and of MAO's base stage, the same as in a run of ``recipe``.
 
     Raises:
         ValueError: no such data, or it does not fit the protocol.
@@ -69,14 +69,14 @@ def _first_epoch(sampler: Sampler, samples: list[Sample]) -> list[list[Sample]]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of so many inches."""
+    """Return an empty figure of that size in inches."""
     from matplotlib.figure import Figure  # takes a second, and the draw_first_batches alone need none of it
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def paths(folder: Path, name: str, *kinds: str) -> list[Path]:
-    """Files in ``folder``, which is made, of one name without characters that file systems dislike."""
+    """Return paths of files in ``folder``, which is created, with one name that all file systems allow."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"\W+", "-", name).strip("-")
     return [folder / f"{stem}.{kind}" for kind in kinds]

@@ -1,4 +1,4 @@
-"""How close to each other the classes of a mini-batch are, drawn at random and by MAO (paper, Figure 5).
+"""Distances between the class names of a mini-batch, drawn at random and by MAO (paper, Figure 5).
 
 The paper embeds class names by Word2Vec; here they are embedded by MiniLM, the model that the hard negatives are chosen
 by. So a smaller distance within a batch shows that the sampler does what it says, not that another model agrees.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 SIDES: tuple[tuple[int, Literal["left", "right"]], ...] = ((1, "left"), (-1, "right"))
-"""Of a point, and how a name there is aligned."""
+"""Side of a point on which a name is written, and its alignment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +33,32 @@ class BatchDistance:
 
     mean: float
     std: float
-    """Between batches, not between seeds."""
+    """Standard deviation over batches, not over seeds."""
     batches: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class NameDistances:
-    """What ``density`` found."""
+    """Distances between the class names of mini-batches."""
 
     dataset: str
     seed: int
     b: int
-    """Query images a batch of MAO's."""
+    """Query images per batch of MAO."""
     k: int
-    """Classes a query."""
+    """Classes per query."""
     embedding: str
-    """What the names were embedded by."""
+    """Model that embeds the names."""
     classes: list[str]
     """The C base classes."""
     coordinates: list[list[float]]
-    """(C, 2): their names' embeddings on the first two principal components of all C."""
+    """(C, 2) embeddings of the names on the first two principal components of all C."""
     explained: list[float]
-    """The share of the variance that each of the two components holds."""
+    """Share of the variance on each of the two components."""
     distance: dict[str, BatchDistance]
-    """By ``random`` (the batches of the learner as published) and ``hard`` (MAO's)."""
+    """``random`` (the learner as published) and ``hard`` (MAO) -> distance."""
     shown: dict[str, list[int]]
-    """By the same: the classes of the epoch's first batch."""
+    """``random`` and ``hard`` -> the classes of the epoch's first batch."""
 
     def __str__(self) -> str:
         random, hard = self.distance["random"], self.distance["hard"]
@@ -69,11 +69,11 @@ class NameDistances:
         )
 
     def document(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+        """Return everything, as JSON can hold it."""
         return asdict(self)
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``density-DATASET-seedN.json`` and its figure as SVG; returns their paths."""
+        """Write ``density-DATASET-seedN.json`` and its figure as SVG; return their paths."""
         document, figure = paths(folder, f"density-{self.dataset}-seed{self.seed}", "json", "svg")
         write_atomic(document, json.dumps(self.document(), indent=1) + "\n")
         with open_atomic(figure) as file:
@@ -114,7 +114,7 @@ def measure_name_distances(recipe: Recipe) -> NameDistances:
 
 
 def mean_distance(embedded: Tensor) -> float:
-    """Mean of 1 - cosine over all pairs of the rows, (n, e) of length 1, n > 1."""
+    """Return the mean of 1 - cosine over all pairs of the rows, (n, e) of length 1, n > 1."""
     n = len(embedded)
     # The squared length of the sum holds every pair twice, and n times the square of a row.
     return 1 - (float(embedded.double().sum(0).square().sum()) - n) / (n * (n - 1))
@@ -130,7 +130,7 @@ def _over_batches(embedded: Tensor, batches: Sequence[Sequence[int]]) -> BatchDi
 
 
 def plot_name_distances(found: NameDistances) -> "Figure":
-    """Two panels of all class names on their principal components; those of one random and one hard batch are named."""
+    """Plot all class names on their principal components, with the names of one random and of one hard batch."""
     figure = new_figure(13, 6)
     panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True, sharey=True)
     for panel, (kind, distance) in zip(panels, found.distance.items(), strict=True):
@@ -160,7 +160,7 @@ def _columns(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float
 
 
 def _name(panel: "Axes", points: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """Write names beside their points, each at the first of some places where it covers no other."""
+    """Write names beside their points, each at the first position where it covers no other."""
     written: list[Bbox] = []
     for name, (x, y) in points:
         places = [(side * 4, 2 + 7 * line, align) for line in (0, -1, 1, -2, 2) for side, align in SIDES]

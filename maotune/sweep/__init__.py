@@ -1,1 +1,1 @@
-"""Many runs: a manifest in a folder, one idempotent process for each, on one machine or many."""
+"""Sweeps: many runs, with a manifest in a folder and an idempotent process per run, on one machine or many."""

@@ -1,4 +1,4 @@
-"""Where trials run is an engine's affair; what is done about those that end, fail or are killed is the same on all."""
+"""Scheduling shared by all back ends: retries, locks, failures."""
 
 import contextlib
 import logging
@@ -17,32 +17,32 @@ from maotune.sweep.trial import LOCK, LOG, ExitStatus, checkpoint_time, failure_
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
-"""How often in a row a trial may be killed without having saved anything new, before it counts as failed."""
+"""Largest number of kills in a row without a new checkpoint before a trial counts as failed."""
 TICK = 1.0
-"""Seconds between looks at what has ended."""
+"""Seconds between checks for processes that have ended."""
 GRACE = 60.0
-"""Seconds that stopped trials get for the update under way and a checkpoint."""
+"""Seconds that stopped trials get for the current update and a checkpoint."""
 
 
 class SweepError(ValueError):
-    """Trials cannot be run here, and why."""
+    """Trials cannot be run here; the message says why."""
 
 
 class TrialExit(NamedTuple):
-    """A process of a trial has ended, by itself or not."""
+    """Exit of a trial's process."""
 
     folder: Path
     status: ExitStatus | None
-    """None: it was killed, or lost with its machine."""
+    """None: the process was killed, or lost with its machine."""
     reason: str = ""
-    """Of being lost; or, of a failure, what the engine knows beyond ``error.txt``."""
+    """Reason of a loss; of a failure, what the engine knows beyond ``error.txt``."""
 
 
 class Engine(ABC):
-    """Processes for trials, here or elsewhere. As a context it leaves none behind."""
+    """Back end that runs trials in processes. As a context manager it leaves none behind."""
 
     jobs: int | None
-    """Trials at a time; None: as many as there is room for."""
+    """Number of trials at a time; None: as many as fit."""
 
     def __enter__(self) -> "Engine":
         return self
@@ -52,11 +52,11 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self, folders: Sequence[Path]) -> None:
-        """Begin the trials in ``folders``, each in a process of its own, which calls ``trial.attempt``."""
+        """Start the trials in ``folders``, each in a process of its own that calls ``trial.run_process``."""
 
     @abstractmethod
     def wait(self, seconds: float) -> list[TrialExit]:
-        """What has ended since the last call; waits up to so many seconds where nothing has."""
+        """Return the exits since the last call; wait up to ``seconds`` if there are none."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -64,40 +64,40 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End what still runs."""
+        """Kill what still runs."""
 
 
 @dataclass
 class SweepProgress:
-    """How a sweep goes: which trials are where."""
+    """State of all trials of a sweep."""
 
     waiting: deque[Path] = field(default_factory=deque)
     running: set[Path] = field(default_factory=set)
-    """Handed to the engine; on a cluster they may still be in its queue."""
+    """Handed to the engine; on a cluster they may still be queued."""
     foreign: set[Path] = field(default_factory=set)
-    """Run by another sweep on the same folder."""
+    """Being run by another sweep on the same folder."""
     finished: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
-    """With the reason."""
+    """Folder -> reason."""
 
     @property
     def remaining(self) -> int:
-        """Trials that have not ended yet."""
+        """Number of trials that have not ended yet."""
         return len(self.waiting) + len(self.running) + len(self.foreign)
 
 
 def run_trials(
-    engine: Engine, folders: Sequence[Path], listen: Callable[[SweepProgress], None] = lambda progress: None
+    engine: Engine, folders: Sequence[Path], callback: Callable[[SweepProgress], None] = lambda progress: None
 ) -> SweepProgress:
     """Run the trials in ``folders`` to their end.
 
-    A killed one is begun again from its checkpoint, as long as it gets further between one death and the next. One that
-    another process is running is waited for, and begun if that process dies. One that fails does not stop the others.
+    A killed trial is restarted from its checkpoint, as long as it gets further from one kill to the next. A trial that
+    another process runs is awaited, and taken over if that process dies. A trial that fails does not stop the others.
 
     Args:
-        engine: where they run.
-        folders: of the trials.
-        listen: hears how it goes, about once a second and whenever a trial has ended.
+        engine: the back end.
+        folders: the folders of the trials.
+        callback: called with the progress, about once a second and whenever a trial has ended.
 
     Raises:
         SweepError: the engine cannot run them.
@@ -110,36 +110,36 @@ def run_trials(
         while progress.remaining:
             _check_foreign_trials(progress)
             _start(engine, progress, marks)
-            listen(progress)
+            callback(progress)
             for ended in engine.wait(TICK):
                 _handle_exit(progress, ended, deaths, marks)
-                listen(progress)
+                callback(progress)
     except KeyboardInterrupt:
         engine.stop()
-        with contextlib.suppress(KeyboardInterrupt):  # the second one is in earnest
+        with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C ends the wait
             _wait_for_all(engine, progress)
         raise
     return progress
 
 
 def _start(engine: Engine, progress: SweepProgress, marks: dict[Path, int]) -> None:
-    """Begin as many as there is room for."""
+    """Start as many waiting trials as fit."""
     room = len(progress.waiting) if engine.jobs is None else engine.jobs - len(progress.running)
-    begun: list[Path] = []
-    while progress.waiting and len(begun) < room:
+    started: list[Path] = []
+    while progress.waiting and len(started) < room:
         folder = progress.waiting.popleft()
-        if (folder / RESULT).exists():  # another sweep was quicker
+        if (folder / RESULT).exists():  # another sweep has finished it
             progress.finished.append(folder)
             continue
         marks[folder] = checkpoint_time(folder)
-        begun.append(folder)
-    if begun:
-        progress.running.update(begun)
-        engine.start(begun)
+        started.append(folder)
+    if started:
+        progress.running.update(started)
+        engine.start(started)
 
 
 def _handle_exit(progress: SweepProgress, ended: TrialExit, deaths: dict[Path, int], marks: dict[Path, int]) -> None:
-    """Decide what becomes of a trial whose process has ended."""
+    """Decide what happens to a trial whose process has ended."""
     folder, status, reason = ended
     progress.running.discard(folder)
     if (folder / RESULT).exists():
@@ -160,7 +160,7 @@ def _handle_exit(progress: SweepProgress, ended: TrialExit, deaths: dict[Path, i
         further = checkpoint_time(folder) != marks[folder]
         deaths[folder] = 1 if further else deaths.get(folder, 0) + 1
         if deaths[folder] < ATTEMPTS:
-            log.warning("%s: %s; it is begun again", folder.name, reason)
+            log.warning("%s: %s; restarting", folder.name, reason)
             progress.waiting.appendleft(folder)
             return
         reason = f"{reason}, {ATTEMPTS} times without getting any further"
@@ -169,7 +169,7 @@ def _handle_exit(progress: SweepProgress, ended: TrialExit, deaths: dict[Path, i
 
 
 def _check_foreign_trials(progress: SweepProgress) -> None:
-    """Take over the trials of a process that has gone, and take note of those that it has ended."""
+    """Take over trials of another driver that has gone, and record those that it has finished."""
     for folder in sorted(progress.foreign):
         if is_locked(folder / LOCK):
             continue

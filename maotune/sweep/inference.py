@@ -1,4 +1,4 @@
-"""How fast the prompts of finished trials classify: measured after the sweep, one trial at a time."""
+"""Inference speed of finished trials: measured after the sweep, one trial at a time."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from maotune.sweep.manifest import Trial
 
 
 def measure(trials: Iterable[Trial]) -> None:
-    """Write ``inference.json`` into the folders of finished trials that have none; nothing else should be running."""
+    """Write ``inference.json`` into the folders of finished trials that lack it; nothing else should be running."""
     loaded: dict[ClipSettings, Run] = {}  # trials of one CLIP share it
     for trial in trials:
         if Inference.find(trial.folder) is not None:

@@ -1,4 +1,4 @@
-"""Trials on this machine: a few processes at a time, one for each trial."""
+"""Back end for this machine: a few processes at a time, one per trial."""
 
 import contextlib
 import logging
@@ -20,11 +20,11 @@ from maotune.sweep.trial import LOG, ExitStatus, WorkerEnvironment
 log = logging.getLogger(__name__)
 
 MEMORY = 4e9
-"""Bytes that a trial on a CPU may need, for the default number of trials at a time."""
+"""Memory in bytes that a trial on a CPU may need; sets the default number of trials at a time."""
 CLIP_MODEL = "transformers.models.clip.modeling_clip"
-"""What every trial imports at last: several seconds that only the server shall spend."""
+"""Imported by every trial; takes several seconds, so the fork server imports it once."""
 LOST_SERVER = 255
-"""Exit code of a process whose fork server was killed: nobody knows how it ended, or whether."""
+"""Exit code of a process whose fork server was killed, so that its real exit status is unknown."""
 
 
 class _Running(NamedTuple):
@@ -34,7 +34,7 @@ class _Running(NamedTuple):
 
 
 class LocalEngine(Engine):
-    """Processes that fork from a server that has imported everything and computed nothing, so they begin at once.
+    """Processes forked from a server that has imported everything and computed nothing, so they start at once.
 
     All end when this process ends, however it ends.
 
@@ -60,7 +60,7 @@ class LocalEngine(Engine):
             self._running[process.sentinel] = _Running(process, folder, device)
 
     def _fork(self, arguments: tuple[Path, WorkerEnvironment, int, str | None], tries: int = 5) -> ForkServerProcess:
-        """A new process; from a new server, where the old one was killed."""
+        """Start a process; from a new fork server if the old one was killed."""
         for left in reversed(range(tries)):
             process = self._context.Process(target=_process, args=arguments, name=arguments[0].name)
             try:
@@ -83,7 +83,7 @@ class LocalEngine(Engine):
             process, folder, _ = self._running.pop(sentinel)
             process.join()
             code = process.exitcode
-            process.close()  # one that has lost its server sees this, and ends
+            process.close()  # a process that has lost its server sees this, and ends
             ended.append(_ended(folder, LOST_SERVER if code is None else code))
         return ended
 
@@ -115,7 +115,7 @@ def _ended(folder: Path, code: int) -> TrialExit:
 
 
 def _process(folder: Path, environment: WorkerEnvironment, threads: int, device: str | None) -> None:
-    """What a process does: one trial."""
+    """Run one trial in a forked process."""
     os.setpgid(0, 0)  # Ctrl-C goes to the driver alone, which tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _write_to_log(folder)
@@ -131,14 +131,14 @@ def _process(folder: Path, environment: WorkerEnvironment, threads: int, device:
 
 
 def _write_to_log(folder: Path) -> None:
-    """What libraries print would tear the driver's display apart."""
+    """Redirect output of libraries to the trial's log, away from the driver's display."""
     with contextlib.suppress(OSError), (folder / LOG).open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
 
 
 def _end_with_parent() -> None:
-    """A trial whose driver was killed would hold its lock against the next driver."""
+    """End this process with its driver: otherwise it would hold its lock against the next driver."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -146,18 +146,18 @@ def _end_with_parent() -> None:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_jobs() -> int:
-    """Trials at a time on CPUs: small models tune fastest with a core each."""
+    """Return the default number of trials at a time on CPUs: small models tune fastest with a core each."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(cores(), int(memory / MEMORY)))
 
 
 def visible_devices() -> list[str]:
-    """The CUDA devices that there are for trials, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the CUDA devices for trials, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     given = os.environ.get("CUDA_VISIBLE_DEVICES")

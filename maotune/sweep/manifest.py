@@ -1,4 +1,4 @@
-"""What a sweep consists of, on disk: a manifest, and a folder for each trial."""
+"""Sweeps on disk: a manifest, and a folder per trial."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -15,37 +15,37 @@ from maotune.train.session import CheckpointError
 
 MANIFEST = "sweep.json"
 PLANNING = "lock"
-"""Held while a manifest is read, extended and written."""
+"""Lock file, held while a manifest is read, extended and written."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep. Its folder's name tells all settings apart, so the same run is never done twice."""
+    """One run of a sweep. Its folder is known by its recipe, so the same run is never done twice."""
 
     folder: Path
     experiment: str
-    """The name of the table or figure that it belongs to."""
+    """Name of the table or figure that it belongs to."""
     variant: str
-    """Which of its variants; empty where there is one only."""
+    """Variant of the experiment; empty where there is only one."""
     recipe: Recipe
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return self.folder.name
 
     def result(self) -> Result | None:
-        """What came out; None before it is finished."""
+        """Read the result; None before the trial is finished."""
         return Result.find(self.folder)
 
     def scoring(self) -> Scoring | None:
-        """What was taken for what; None before it is finished."""
+        """Read the per-image predictions; None before the trial is finished."""
         return Scoring.find(self.folder)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The trials of a folder, and the commands that asked for them."""
+    """The trials of a folder, and the commands that planned them."""
 
     folder: Path
     trials: Sequence[Trial]
@@ -53,7 +53,7 @@ class Sweep:
 
     @classmethod
     def read(cls, folder: Path) -> "Sweep":
-        """The sweep in ``folder``; runs of ``maotune train`` in it count as one, too.
+        """Read the sweep in ``folder``; a folder of ``maotune train`` runs counts as one, too.
 
         Raises:
             CheckpointError: there is neither, or the manifest cannot be read.
@@ -81,7 +81,7 @@ class Sweep:
 
     @classmethod
     def plan(cls, folder: Path, trials: Iterable[Trial], command: str) -> "Sweep":
-        """Add ``trials`` to the sweep in ``folder``, which is made where there is none; safe beside others who do so.
+        """Add ``trials`` to the sweep in ``folder``, which is created if missing; safe with several processes.
 
         The manifest is written last: where it names a trial, the trial's folder and recipe are there.
 
@@ -101,7 +101,7 @@ class Sweep:
         return sweep
 
     def extended(self, trials: Iterable[Trial], command: str) -> "Sweep":
-        """With more trials after its own; those that it has already are not added again."""
+        """Return the sweep with more trials; trials that it has already are not added again."""
         found = {(trial.experiment, trial.variant, trial.name): trial for trial in self.trials}
         for trial in trials:
             found.setdefault((trial.experiment, trial.variant, trial.name), trial)
@@ -109,7 +109,7 @@ class Sweep:
         return Sweep(self.folder, tuple(found.values()), tuple(commands))
 
     def save(self) -> None:
-        """Write the recipe of every trial, where it does not stand already, and the manifest.
+        """Write the recipe of every trial, where it is missing, and the manifest.
 
         Raises:
             CheckpointError: a folder holds another run, of the same name.
@@ -126,7 +126,7 @@ class Sweep:
 
 
 def _found(folder: Path) -> Iterable[Trial]:
-    """Finished runs in ``folder`` itself and directly below."""
+    """Yield finished runs in ``folder`` itself and directly below."""
     for path in sorted([*folder.glob(RESULT), *folder.glob(f"*/{RESULT}")]):
         result = Result.find(path.parent)
         if result is not None:

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: a task for each, in a worker process of its own."""
+"""Back end for Ray clusters: a task per trial, each in a worker process of its own."""
 
 import contextlib
 import socket
@@ -11,15 +11,14 @@ from maotune.sweep.engine import Engine, SweepError, TrialExit
 from maotune.sweep.trial import ExitStatus, WorkerEnvironment
 
 NEEDS = {"num_cpus": 1.0}
-"""What Ray reserves for a trial unless told otherwise; and a GPU, where the cluster has any and recipes may use it."""
+"""Resources that Ray reserves per trial by default; and a GPU, where the cluster has any and recipes may use it."""
 
 
 class RayEngine(Engine):
-    """Ray core tasks. The folder of the sweep must lie on a file system that all nodes share, at the same path; maotune
-    must be installed on all of them.
+    """Ray core tasks. All nodes must share the file system of the sweep's folder, at the same path, and have maotune.
 
-    Ray itself never tries a task again: it would do so for ever where a trial needs more memory than there is.
-    ``drive`` does, which knows whether a trial gets any further.
+    Ray itself never retries a task: it would do so for ever where a trial needs more memory than there is.
+    ``run_trials`` does, which knows whether a trial makes progress.
 
     Args:
         address: of the cluster: ``auto`` (the one that this machine is part of), ``HOST:PORT``, ``ray://HOST:PORT``.
@@ -41,13 +40,13 @@ class RayEngine(Engine):
     ) -> None:
         self.jobs = jobs
         self._ray = _connected(address)
-        there = self._ray.cluster_resources()
-        asked = {**NEEDS, **({"num_gpus": 1.0} if gpus and there.get("GPU") else {}), **(needs or {})}
-        _check(asked, there)
+        available = self._ray.cluster_resources()
+        resources = {**NEEDS, **({"num_gpus": 1.0} if gpus and available.get("GPU") else {}), **(needs or {})}
+        _check(resources, available)
         try:
-            remote = self._ray.remote(max_calls=1, max_retries=0, **asked)
+            remote = self._ray.remote(max_calls=1, max_retries=0, **resources)
         except (TypeError, ValueError) as error:
-            raise SweepError(f"Ray does not take what a trial shall ask for ({error})") from error
+            raise SweepError(f"Ray refuses the resources of a trial ({error})") from error
         self._task = remote(_trial)
         self._running: dict[Any, Path] = {}  # by Ray's reference
 
@@ -65,7 +64,7 @@ class RayEngine(Engine):
         try:
             ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=seconds)
         except (ConnectionError, self._ray.exceptions.RaySystemError) as error:
-            raise SweepError(f"the Ray cluster is gone ({error}): the same command goes on when it is back") from error
+            raise SweepError(f"the Ray cluster is gone ({error}): the same command resumes when it is back") from error
         return [self._ended(reference, self._running.pop(reference)) for reference in ready]
 
     def _ended(self, reference: Any, folder: Path) -> TrialExit:
@@ -98,14 +97,14 @@ class RayEngine(Engine):
 
 
 def _trial(folder: str, environment: tuple[str, str | None]) -> tuple[int, str]:
-    """What a worker does: one trial. Returns how it ended, and where."""
+    """Run one trial in a worker; return its exit status and the host."""
     from maotune.sweep.trial import WorkerEnvironment, run_process
 
     return int(run_process(Path(folder), WorkerEnvironment(*environment))), socket.gethostname()
 
 
 def _connected(address: str) -> Any:
-    """The ray module, connected to the cluster."""
+    """Return the ray module, connected to the cluster."""
     try:
         import ray
     except ImportError:
@@ -113,19 +112,19 @@ def _connected(address: str) -> Any:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
     except Exception as error:  # of many kinds
-        said = " ".join(str(error).strip().splitlines()[:1])
+        message = " ".join(str(error).strip().splitlines()[:1])
         raise SweepError(
-            f"no Ray cluster at {address} ({said or type(error).__name__}): start one with `ray start --head` (and on "
+            f"no Ray cluster at {address} ({message or type(error).__name__}): start one with `ray start --head` (on "
             "other machines `ray start --address HOST:PORT`), or give its --address"
         ) from error
     return ray
 
 
-def _check(asked: Mapping[str, Any], there: Mapping[str, float]) -> None:
-    """Ray waits for ever for what a cluster does not have."""
+def _check(resources: Mapping[str, Any], available: Mapping[str, float]) -> None:
+    """Refuse requests that the cluster can never meet: Ray would wait for ever."""
     for need, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
-        if asked.get(need, 0) > there.get(resource, 0):
+        if resources.get(need, 0) > available.get(resource, 0):
             raise SweepError(
-                f"a trial asks for {asked[need]:g} {resource} ({need}), the whole Ray cluster has "
-                f"{there.get(resource, 0):g}: add nodes, or ask for less (--ask {need}=...)"
+                f"a trial needs {resources[need]:g} {resource} ({need}), the whole Ray cluster has "
+                f"{available.get(resource, 0):g}: add nodes, or ask for less (--ask {need}=...)"
             )

@@ -1,4 +1,4 @@
-"""Trials as Slurm jobs, through submitit: an array of them, each element a trial."""
+"""Back end for Slurm, through submitit: a job array with an element per trial."""
 
 import shutil
 import time
@@ -10,37 +10,40 @@ from maotune.sweep.engine import Engine, SweepError, TrialExit
 from maotune.sweep.trial import ExitStatus, WorkerEnvironment, run_process
 
 FOLDER = "slurm"
-"""Of a sweep's folder: scripts and logs of its jobs."""
-ASKED = {"timeout_min": 240, "cpus_per_task": 2}
-"""What a job asks for unless told otherwise."""
+"""Folder below the sweep's for scripts and logs of its jobs."""
+NEEDS = {"timeout_min": 240, "cpus_per_task": 2}
+"""Default resources of a job."""
 COMMON = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "stderr_to_stdout")
 """Parameters of submitit that are not Slurm's own."""
 LARGEST = 1000
-"""Elements of an array, at most: Slurm's own limit unless its administrator sets another."""
+"""Largest number of elements of an array: Slurm's default limit."""
 
 
 class SlurmTrial:
-    """What a job does: one trial. submitit calls ``checkpoint`` ahead of a time limit or a preemption, and queues the
-    job again; the trial goes on from its last checkpoint then."""
+    """A job: one trial.
+
+    submitit calls ``checkpoint`` ahead of a time limit or a preemption and queues the job again; the trial then resumes
+    from its last checkpoint.
+    """
 
     def __call__(self, folder: str, environment: tuple[str, str | None]) -> int:
-        """Run the trial; returns how it ended."""
+        """Run the trial; return its exit status."""
         return int(run_process(Path(folder), WorkerEnvironment(*environment)))
 
     def checkpoint(self, *arguments: Any) -> Any:
-        """The same again."""
+        """Resubmit the same job."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)
 
 
 class SlurmEngine(Engine):
-    """Slurm jobs. The folder of the sweep must lie on a file system that all nodes share, at the same path.
+    """Slurm jobs. All nodes must share the file system of the sweep's folder, at the same path.
 
     Args:
         folder: of the sweep.
         jobs: trials at a time; default: as many as Slurm runs.
-        asked: parameters of submitit: ``timeout_min``, ``mem_gb``, ``cpus_per_task``, ``gpus_per_node``; and Slurm's
+        needs: parameters of submitit: ``timeout_min``, ``mem_gb``, ``cpus_per_task``, ``gpus_per_node``; and Slurm's
             own, ``partition``, ``account``, ``constraint``, ...
         cluster: ``slurm``, or ``local`` to try it with processes on this machine.
 
@@ -49,7 +52,7 @@ class SlurmEngine(Engine):
     """
 
     def __init__(
-        self, folder: Path, jobs: int | None = None, asked: Mapping[str, Any] | None = None, cluster: str = "slurm"
+        self, folder: Path, jobs: int | None = None, needs: Mapping[str, Any] | None = None, cluster: str = "slurm"
     ) -> None:
         self.jobs = jobs if cluster == "local" else None  # Slurm counts for itself
         try:
@@ -63,14 +66,14 @@ class SlurmEngine(Engine):
                 "there is no Slurm here (no sbatch): run this on a login node, or give --address local to try it "
                 "with processes on this machine"
             )
-        named = {key if key in COMMON else f"slurm_{key}": value for key, value in {**ASKED, **(asked or {})}.items()}
+        named = {key if key in COMMON else f"slurm_{key}": value for key, value in {**NEEDS, **(needs or {})}.items()}
         if jobs:
             named["slurm_array_parallelism"] = jobs
         try:
             self._executor = submitit.AutoExecutor(folder / FOLDER, cluster=cluster)
             self._executor.update_parameters(name="maotune", **named)
         except (AssertionError, NameError, TypeError, ValueError) as error:
-            raise SweepError(f"submitit does not take what a job shall ask for: {error}") from error
+            raise SweepError(f"submitit refuses the resources of a job: {error}") from error
         self._lost = (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError)
         self._running: list[tuple[Any, Path]] = []
         self._stopping = False
@@ -100,8 +103,10 @@ class SlurmEngine(Engine):
             state = str(job.state)
             if state.startswith("CANCELLED"):
                 return TrialExit(folder, ExitStatus.FAILED, f"job {job.job_id} was cancelled")
-            said = str(error).strip().splitlines()
-            return TrialExit(folder, None, f"job {job.job_id} ended as {state} ({said[-1] if said else 'no message'})")
+            message = str(error).strip().splitlines()
+            return TrialExit(
+                folder, None, f"job {job.job_id} ended as {state} ({message[-1] if message else 'no message'})"
+            )
 
     def stop(self) -> None:
         """See ``Engine``."""

@@ -1,4 +1,4 @@
-"""How a sweep stands: which trials are finished, running, failed, waiting, and how long the rest will take."""
+"""Status of a sweep: which trials are finished, running, failed or waiting, and how long the rest will take."""
 
 import json
 import time
@@ -22,38 +22,38 @@ State = Literal["finished", "running", "failed", "waiting"]
 
 @dataclass(frozen=True)
 class TrialState:
-    """Where one trial stands."""
+    """State of one trial."""
 
     trial: Trial
     state: State
     result: Result | None = None
     reason: str = ""
-    """Of a failure."""
+    """Reason of a failure."""
     progress: dict[str, Any] = field(default_factory=dict)
-    """Of a running one: host, pid, started, stage, done, total, images_a_second."""
+    """Progress of a running trial: host, pid, started, stage, done, total, images_a_second."""
     seconds_left: float | None = None
-    """Estimated, unless it is finished; None where nothing like it has been finished yet."""
+    """Estimate, unless the trial is finished; None where no similar trial has been finished yet."""
 
 
 class DurationModel:
-    """Seconds that trials take, learned from those that are finished."""
+    """Durations of finished trials, to predict those of others."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], list[float]] = {}
 
     def add(self, recipe: Recipe, result: Result) -> None:
-        """From a finished trial; one that was interrupted counts with all of its tuning."""
+        """Add a finished trial; an interrupted one counts with all of its tuning."""
         seconds = max(result.seconds, sum(stage["seconds"] for stage in result.stages))
         for key in self._keys(recipe):
             self._seconds.setdefault(key, []).append(seconds)
 
     def predict(self, recipe: Recipe) -> float | None:
-        """For a trial, from those that are most like it; None where there are none."""
+        """Return the mean duration of the most similar finished trials; None where there are none."""
         return next((fmean(self._seconds[key]) for key in self._keys(recipe) if key in self._seconds), None)
 
     @staticmethod
     def _keys(recipe: Recipe) -> list[tuple[str, ...]]:
-        """Kinds of trials that this one belongs to, the narrowest first."""
+        """Return the groups of similar trials that this one belongs to, the narrowest first."""
         if recipe.method == ZEROSHOT:
             return [(ZEROSHOT, recipe.data.source), (ZEROSHOT,)]
         title, method, size = recipe.title, recipe.method, f"{recipe.data.shots} {recipe.epochs}"
@@ -61,11 +61,11 @@ class DurationModel:
 
 
 class StatusReader:
-    """Looks at the trials of a sweep again and again; a finished one is read once.
+    """Reads the state of trials repeatedly; a finished one is read once.
 
     Args:
-        trials: to look at.
-        others: more trials, from which only the pace is learned, where they are finished.
+        trials: whose state is read.
+        others: more trials, of which only the durations count, where they are finished.
     """
 
     def __init__(self, trials: Iterable[Trial], others: Iterable[Trial] = ()) -> None:
@@ -78,7 +78,7 @@ class StatusReader:
         self._finished: dict[Path, Result] = {}
 
     def read(self) -> list[TrialState]:
-        """Every trial as it stands now."""
+        """Return the current state of every trial."""
         broken: dict[Path, str] = {}
         for trial in self.trials:
             if trial.folder not in self._finished:
@@ -109,7 +109,7 @@ class StatusReader:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """What the running process of a trial tells of itself; empty before it has."""
+    """Read what the running process of a trial has reported; empty before its first report."""
     try:
         found: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -125,13 +125,13 @@ def _left(progress: dict[str, Any], expected: float | None) -> float | None:
 
 
 def count_states(states: Sequence[TrialState]) -> dict[State, int]:
-    """How many trials are in each state."""
+    """Count the trials in each state."""
     found = Counter(one.state for one in states)
     return {state: found[state] for state in ("finished", "running", "failed", "waiting")}
 
 
 def estimate_seconds_left(states: Sequence[TrialState], jobs: int | None = None) -> float | None:
-    """Until all is done, with as many trials at a time as run now, or ``jobs``; None where it cannot be said."""
+    """Estimate the seconds until all is done, with ``jobs`` (or as many as run now) at a time; None if unknown."""
     open_ones = [one for one in states if one.state in ("running", "waiting")]
     known = [one.seconds_left for one in open_ones if one.seconds_left is not None]
     if not known or 2 * len(known) < len(open_ones):
@@ -142,7 +142,7 @@ def estimate_seconds_left(states: Sequence[TrialState], jobs: int | None = None)
 
 
 def read_status(folder: Path) -> tuple[Sweep, list[TrialState]]:
-    """The sweep in ``folder`` and where its trials stand.
+    """Read the sweep in ``folder`` and the states of its trials.
 
     Raises:
         CheckpointError: no sweep.

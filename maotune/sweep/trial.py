@@ -1,4 +1,4 @@
-"""One trial: an idempotent process that goes on where the last one was killed."""
+"""One trial: an idempotent process that resumes where the last one was killed."""
 
 import contextlib
 import json
@@ -23,46 +23,46 @@ from maotune.train.history import StageStarted, StepDone
 from maotune.train.session import CHECKPOINT
 
 PROGRESS = "progress.json"
-"""How far a trial is, and where it runs."""
+"""File with the progress of a trial, and where it runs."""
 ERROR = "error.txt"
-"""Why a trial failed."""
+"""File with the reason of a failure."""
 LOG = "log.txt"
-"""What its processes had to say."""
+"""File with the log of a trial's processes."""
 LOCK = "lock"
-"""Held by the process that runs the trial."""
+"""Lock file, held by the process that runs the trial."""
 LOCK_TIMEOUT = 1.0
-"""Seconds to wait for the process of a driver that was killed just now, or for somebody who looks whether one runs."""
+"""Seconds to wait for the lock: its holder may be about to end, or only be checking the lock."""
 
 
 class ExitStatus(IntEnum):
-    """How a process of a trial has ended, as its exit code."""
+    """Exit code of a trial's process."""
 
     FINISHED = 0
     FAILED = 1
-    """The reason stands in ``error.txt``."""
+    """The reason is in ``error.txt``."""
     FOLDER_MISSING = 66
-    """The trial's folder is not there, on this machine."""
+    """The trial's folder does not exist on this machine."""
     BUSY = 75
     """Another process runs the trial."""
     STOPPED = 130
-    """By Ctrl-C, or by the driver after it; there is a checkpoint."""
+    """Stopped by Ctrl-C, or by the driver after it; there is a checkpoint."""
 
 
 class WorkerEnvironment(NamedTuple):
-    """What a trial takes over from the process that ordered it, on whatever machine it runs."""
+    """Environment that a trial's process takes over from its driver, on whatever machine it runs."""
 
     directory: str
-    """That relative paths of recipes count from."""
+    """Working directory: relative paths of recipes are relative to it."""
     cache: str | None
     """``MAOTUNE_CACHE``."""
 
     @classmethod
     def current(cls) -> "WorkerEnvironment":
-        """Of this process."""
+        """Return the environment of this process."""
         return cls(os.getcwd(), os.environ.get("MAOTUNE_CACHE"))
 
     def apply(self) -> None:
-        """Make them this process's own; a directory that this machine does not have is passed over."""
+        """Apply to this process; a directory that this machine lacks is ignored."""
         with contextlib.suppress(FileNotFoundError):
             os.chdir(self.directory)
         if self.cache is not None:
@@ -70,7 +70,7 @@ class WorkerEnvironment(NamedTuple):
 
 
 def run_process(folder: Path, environment: WorkerEnvironment) -> ExitStatus:
-    """What the process of a trial does on every engine: run it to its end, from where it stands; tell how it ended."""
+    """Run a trial to its end from its last checkpoint; this is what every engine runs. Return the exit status."""
     environment.apply()
     if not (folder / RECIPE).exists():
         return ExitStatus.FOLDER_MISSING
@@ -87,11 +87,11 @@ def run_process(folder: Path, environment: WorkerEnvironment) -> ExitStatus:
 
 
 def run_trial(folder: Path) -> None:
-    """Run the trial in ``folder`` to its end, from its last checkpoint; nothing is done where it is finished.
+    """Run the trial in ``folder`` to its end, from its last checkpoint; do nothing if it is finished.
 
     Raises:
         LockTaken: another process runs it.
-        Exception: whatever went wrong; it stands in ``error.txt``, too.
+        Exception: any failure, which is also written to ``error.txt``.
     """
     with lock(folder / LOCK, LOCK_TIMEOUT):
         if (folder / RESULT).exists():
@@ -106,14 +106,14 @@ def run_trial(folder: Path) -> None:
 
 
 def record_failure(folder: Path, reason: str) -> None:
-    """Write down why a trial is not tried again, unless it has been finished, or is run, by somebody else."""
+    """Record why a trial is not retried, unless somebody else has finished it or is running it."""
     with contextlib.suppress(LockTaken), lock(folder / LOCK, LOCK_TIMEOUT):
         if not (folder / RESULT).exists():
             write_atomic(folder / ERROR, reason + "\n")
 
 
 def failure_reason(folder: Path) -> str | None:
-    """The last line of ``error.txt``, which says what went wrong; None where there is none."""
+    """Return the last line of ``error.txt``, which is the message; None where there is none."""
     try:
         lines = (folder / ERROR).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def failure_reason(folder: Path) -> str | None:
 
 
 def checkpoint_time(folder: Path) -> int:
-    """A number that changes with every checkpoint; 0 before the first."""
+    """Return the time of the last checkpoint, which tells progress from none; 0 before the first."""
     try:
         return (folder / f"{CHECKPOINT}.safetensors").stat().st_mtime_ns
     except FileNotFoundError:
@@ -131,7 +131,7 @@ def checkpoint_time(folder: Path) -> int:
 
 @contextmanager
 def log_to_folder(folder: Path) -> Iterator[None]:
-    """Keep what the library logs in the trial's folder."""
+    """Write what the library logs to the trial's folder."""
     handler = logging.FileHandler(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter(f"%(asctime)s {socket.gethostname()} {os.getpid()} %(message)s"))
     log = logging.getLogger("maotune")
@@ -149,7 +149,7 @@ def log_to_folder(folder: Path) -> Iterator[None]:
 
 
 def _progress_writer(folder: Path, every: float = 1.0) -> Callback:
-    """Writes how far the trial is, at the beginning of each part and then every so many seconds."""
+    """Return a callback that writes the progress of a trial, at the start of each part and then every few seconds."""
     state: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.time()}
     batches: dict[str, int] = {}
     images, since, last = 0, time.monotonic(), -every

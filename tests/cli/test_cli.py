@@ -37,6 +37,22 @@ def test_several_values_need_no_commas() -> None:
     assert join_values([]) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ("run --seeds 1 2 3 base-to-new", "run --seeds 1,2,3 base-to-new"),
+        (
+            "run --learners coop maple base-to-new --methods plain",
+            "run --learners coop,maple base-to-new --methods plain",
+        ),
+        ("run --data icons-food icons-weather density", "run --data icons-food,icons-weather density"),
+        ("report --formats html csv runs/base-to-new", "report --formats html,csv runs/base-to-new"),
+    ],
+)
+def test_the_argument_of_a_command_may_stand_behind_an_option_of_several_values(given: str, joined: str) -> None:
+    assert join_values(given.split()) == joined.split()
+
+
 @pytest.fixture(scope="module")
 def tuned(maotune: Maotune) -> dict[str, Any]:
     answer = maotune(*METHODS)
@@ -241,7 +257,7 @@ def test_a_stopped_run_goes_on_to_the_same_prompts(
         pytest.skip("the run was over before it could be stopped")
     if stop == signal.SIGINT:
         assert process.returncode == 1
-        assert "Go on with: maotune train --data icons-weather --mao --shots 8 --epochs 8" in told
+        assert "Resume with: maotune train --data icons-weather --mao --shots 8 --epochs 8" in told
         assert "--resume" in told
     refused = maotune("train", *LONG, "--folder", stopped)
     assert refused.code == 1

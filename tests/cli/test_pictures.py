@@ -25,7 +25,7 @@ def test_what_a_picture_shows_is_told_and_written(maotune: Maotune, tmp_path: Pa
 
 def test_a_dry_run_writes_nothing(maotune: Maotune, tmp_path: Path) -> None:
     folder = tmp_path / "new"
-    assert maotune("run", "cases", "--dry-run", "--folder", folder).out.startswith("33 pictures in ")
+    assert maotune("run", "cases", "--dry-run", "--folder", folder).out.startswith("33 figures in ")
     planned = maotune("run", "cases", "--dry-run", "--folder", folder, *WEATHER, "--json").json
     assert planned == {"pictures": [{"source": "icons-weather", "seed": 1}]}
     assert not folder.exists()

@@ -161,7 +161,7 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(tmp_path: Path, environme
         assert driver.wait() == 1
         processes.until(lambda: not {*below} & {*processes.children(1)}, "all to end")
     said = output.read_text()
-    assert "stopped; what was done is kept. Go on with: maotune run base-to-new" in said
+    assert "stopped; what was done is kept. Resume with: maotune run base-to-new" in said
     assert "Traceback" not in said
     logs = [path.read_text(encoding="utf-8") for path in folder.glob("*/log.txt")]
     assert not any("Traceback" in log for log in logs)

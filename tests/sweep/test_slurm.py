@@ -40,7 +40,7 @@ def test_what_slurm_does_not_know_is_named(tmp_path: Path) -> None:
     from maotune.sweep.slurm import SlurmEngine
 
     with pytest.raises(SweepError, match="partitoin"):
-        SlurmEngine(tmp_path, asked={"partitoin": "gpu"}, cluster="local")
+        SlurmEngine(tmp_path, needs={"partitoin": "gpu"}, cluster="local")
     with pytest.raises(SweepError, match="timeout_min"):
-        SlurmEngine(tmp_path, asked={"timeout_min": "soon"}, cluster="local")
-    SlurmEngine(tmp_path, asked={"partition": "gpu", "account": "me", "gpus_per_node": 1}, cluster="local")
+        SlurmEngine(tmp_path, needs={"timeout_min": "soon"}, cluster="local")
+    SlurmEngine(tmp_path, needs={"partition": "gpu", "account": "me", "gpus_per_node": 1}, cluster="local")
