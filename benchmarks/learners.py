@@ -33,7 +33,7 @@ from maotune.clip.ensembles import SIXTY
 from maotune.contract import AbstractLearner, Batch, cosine_logits
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
-from maotune.train import evaluate
+from maotune.train.evaluate import evaluate
 
 Row = dict[str, Any]
 VIT_B16 = {"vision_config": {"patch_size": 16, "image_size": 224}}

@@ -34,7 +34,7 @@ from maotune.mao.neighbours import nearest_classes
 from maotune.mao.sampler import HardNegativeSampler
 from maotune.mao.settings import MaoSettings
 from maotune.mao.stages import Task
-from maotune.train import FitSettings, fit
+from maotune.train.loop import FitSettings, fit
 
 FLOWERS = [name.strip() for name in NAMES.replace("\n", "").split(";")]
 WORDS = ("amber", "birch", "coral", "dusky", "elfin", "fiery", "giant", "hoary", "ivory", "jade")

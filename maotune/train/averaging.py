@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GaussianAverage:
-    """How much each epoch counts: a Gaussian over the epochs, counted from 1 and normalised."""
+    """Weights of the epochs in the average: a normalised Gaussian over the epochs, counted from 1."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     mean: float = 15.0
-    """The epoch that counts most."""
+    """Epoch of the highest weight."""
     std: float = 1.0
     """Width of the Gaussian, in epochs."""
     of_epochs: int | None = 20
-    """Length of the run that ``mean`` and ``std`` are meant for; they are scaled to the stage's epochs. None: they are
-    taken as they stand, as in the released code (at 10 epochs, mean 15 puts 99.6 % of the weight on the last one)."""
+    """Number of epochs that ``mean`` and ``std`` refer to; they are scaled to the stage's epochs. None: not scaled, as
+    in the released code (at 10 epochs, mean 15 puts 99.6 % of the weight on the last one)."""
 
     def __post_init__(self) -> None:
         if self.std <= 0:
@@ -30,11 +30,11 @@ class GaussianAverage:
             raise ValueError(f"average.of_epochs is {self.of_epochs}: give 1 or more, or none for no scaling")
 
     def weights(self, epochs: int) -> list[float]:
-        """The weight of each of ``epochs`` epochs; they sum to 1."""
+        """Return the weight of each of ``epochs`` epochs; they sum to 1."""
         scale = 1.0 if self.of_epochs is None else epochs / self.of_epochs
         mean, std = self.mean * scale, self.std * scale
         exponents = [-0.5 * ((epoch - mean) / std) ** 2 for epoch in range(1, epochs + 1)]
-        # Normalised before the exponential, so that a Gaussian far from all epochs does not come out as 0 / 0.
+        # Normalised before the exponential: a Gaussian far from all epochs would be 0 / 0.
         highest = max(exponents)
         densities = [math.exp(exponent - highest) for exponent in exponents]
         total = sum(densities)
@@ -42,7 +42,7 @@ class GaussianAverage:
 
 
 class RunningAverage:
-    """The weighted sum of the learnable parameters over the epochs seen so far."""
+    """Weighted sum of the learnable parameters over the epochs so far."""
 
     def __init__(self, module: nn.Module, weights: Sequence[float]) -> None:
         self.module = module
@@ -51,7 +51,7 @@ class RunningAverage:
 
     @torch.no_grad()
     def add(self, epoch: int) -> None:
-        """Add the parameters as they are at the end of ``epoch`` (from 0)."""
+        """Add the current parameters, those at the end of ``epoch`` (from 0)."""
         for name, value in self.module.named_parameters():
             self.sums[name].add_(value, alpha=self.weights[epoch])
 

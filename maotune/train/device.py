@@ -1,4 +1,4 @@
-"""Where a learner lives, and how much memory its process has needed."""
+"""The device of a learner, and the peak memory of its process."""
 
 import sys
 
@@ -8,14 +8,14 @@ from maotune.contract import AbstractLearner
 
 
 def device_of(learner: AbstractLearner) -> torch.device:
-    """The device of the learner's parameters, or of its buffers where nothing is tuned."""
+    """Return the device of the learner's parameters, or of its buffers where nothing is tuned."""
     for tensor in (*learner.parameters(), *learner.buffers()):
         return tensor.device
     return torch.device("cpu")
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory in bytes so far: allocated on a CUDA device, else resident in this process (0: not known)."""
+    """Return the peak memory so far in bytes: allocated on a CUDA device, else resident in the process (0: unknown)."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

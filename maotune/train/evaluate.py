@@ -1,4 +1,4 @@
-"""Scoring: accuracy on labelled images, classes for unlabelled ones."""
+"""Score learners: accuracy on labelled images, predictions for unlabelled ones."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from maotune.contract import AbstractLearner, Batch, Batches
 from maotune.train.device import device_of
 
 TEXTS_AT_ONCE = 4096
-"""Class texts encoded in one call: bounds the memory with many classes, or where the text depends on the image."""
+"""Class texts encoded in one call; bounds the memory with many classes, and where the text depends on the image."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a learner made of labelled images. Accuracies are in percent."""
+    """Predictions of a learner for N labelled images. Accuracies are in percent."""
 
     classes: tuple[str, ...]
     labels: Tensor
-    """(N,) int64, as given."""
+    """(N,) int64, the true classes."""
     predictions: Tensor
     """(N,) int64, the class of the highest score."""
 
@@ -28,29 +28,29 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Correct images of all images (CoOp's measure), not the mean over classes."""
+        """Share of correct images (CoOp's measure), not the mean over classes."""
         return 100.0 * int((self.predictions == self.labels).sum()) / len(self)
 
     @property
     def per_class(self) -> dict[str, float]:
-        """Accuracy on the images of each class; NaN where there is none."""
+        """Accuracy per class; NaN for a class without images."""
         counts = self.confusion.double()
         return dict(zip(self.classes, (100 * counts.diagonal() / counts.sum(dim=1)).tolist(), strict=True))
 
     @property
     def confusion(self) -> Tensor:
-        """(C, C) int64: images of the row's class that were taken for the column's."""
+        """(C, C) int64: number of images of the row's class that were predicted as the column's."""
         count = len(self.classes)
         return torch.bincount(self.labels * count + self.predictions, minlength=count * count).view(count, count)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of N images, most probable first."""
+    """The k most probable classes of N images, most probable first."""
 
     classes: tuple[str, ...]
     names: tuple[str, ...]
-    """What the images are called, N of them."""
+    """Names of the N images."""
     indices: Tensor
     """(N, k) int64 into ``classes``."""
     probabilities: Tensor
@@ -62,75 +62,73 @@ def evaluate(
 ) -> Evaluation:
     """Classify the images of the first epoch of ``batches`` among the learner's bound classes.
 
-    Text features are computed once, unless they depend on the image. ``on_batch`` hears how many images are done.
+    Text features are computed once, unless they depend on the image. ``on_batch`` is called with the number of images
+    done so far.
 
     Raises:
-        ValueError: no image, or a label outside the bound classes.
+        ValueError: no image, soft labels, or a label outside the bound classes.
         ArithmeticError: scores that are not finite; the message names the images.
     """
-    labels, predictions, done = [], [], 0
-    for batch, logits in _scores(learner, batches):
+    labels, predictions = [], []
+    for batch, logits in _scores(learner, batches, on_batch):
         _check_labels(batch.labels, len(learner.classes))
         labels.append(batch.labels.cpu())
         predictions.append(logits.argmax(dim=1).cpu())
-        done += len(batch)
-        on_batch(done)
-    if not done:
-        raise ValueError("there is no image to evaluate on")
     return Evaluation(learner.classes, torch.cat(labels), torch.cat(predictions))
 
 
 def predict(
     learner: AbstractLearner, batches: Batches, top_k: int = 1, on_batch: Callable[[int], None] = lambda images: None
 ) -> Prediction:
-    """The ``top_k`` likeliest of the bound classes (all, if there are fewer) for each image; labels are not looked at.
+    """Return the ``top_k`` most probable bound classes (or all, if fewer) of each image; labels are ignored.
 
     Raises:
         ValueError: no image, or ``top_k`` below 1.
         ArithmeticError: scores that are not finite; the message names the images.
     """
     if top_k < 1:
-        raise ValueError(f"top_k is {top_k}: ask for at least 1 class an image")
+        raise ValueError(f"top_k is {top_k}: give the number of classes per image, 1 or more")
     names: list[str] = []
-    tops, done = [], 0
-    for batch, logits in _scores(learner, batches):
+    tops = []
+    for batch, logits in _scores(learner, batches, on_batch):
         tops.append(logits.softmax(dim=1).topk(min(top_k, len(learner.classes)), dim=1))
         names += batch.names
-        done += len(batch)
-        on_batch(done)
-    if not done:
-        raise ValueError("there is no image to classify")
     indices = torch.cat([top.indices.cpu() for top in tops])
     return Prediction(learner.classes, tuple(names), indices, torch.cat([top.values.cpu() for top in tops]))
 
 
 def harmonic_mean(base: float, new: float) -> float:
-    """H = 2 base new / (base + new), in the unit of its arguments; 0 where both are 0.
+    """Return H = 2 base new / (base + new), in the unit of its arguments; 0 where both are 0.
 
     The H of an average over data sets is that of the two averages, not the average of H.
     """
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def _scores(learner: AbstractLearner, batches: Batches) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch of the first epoch with its logits (B, C), in evaluation mode and without gradients."""
-    training, device = learner.training, device_of(learner)
+def _scores(
+    learner: AbstractLearner, batches: Batches, on_batch: Callable[[int], None]
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield each batch of the first epoch with its logits (B, C), in evaluation mode and without gradients."""
+    training, device, done = learner.training, device_of(learner), 0
     learner.eval()
     try:
         with torch.no_grad():
             text = None if learner.text_depends_on_image else _text_features(learner, device)
-            for given in batches.epoch(0):
-                batch = given.to(device)
+            for batch in (batch.to(device) for batch in batches.epoch(0)):
                 image = learner.image_features(batch)
                 logits = _image_dependent_logits(learner, image) if text is None else learner.logits(image, text)
                 if not bool(torch.isfinite(logits).all()):
                     raise ArithmeticError(
                         f"scores are not finite for {', '.join(batch.names) or 'a batch'}: "
-                        "the prompts hold infinite numbers, or fp16 is too narrow (try bf16 or fp32)"
+                        "the prompts contain infinite numbers, or the range of fp16 is too small (try bf16 or fp32)"
                     )
                 yield batch, logits
+                done += len(batch)
+                on_batch(done)
     finally:
         learner.train(training)
+    if not done:
+        raise ValueError("there is no image to score: give at least one")
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
@@ -152,7 +150,7 @@ def _text_features(learner: AbstractLearner, device: torch.device) -> Tensor:
 
 
 def _image_dependent_logits(learner: AbstractLearner, image: Tensor) -> Tensor:
-    """(B, C), the texts of a few classes at a time for all images."""
+    """Return the logits (B, C), computed for a few classes at a time."""
     chunk = max(1, TEXTS_AT_ONCE // max(1, len(image)))
     classes = torch.arange(len(learner.classes), device=image.device)
     parts = [learner.logits(image, learner.text_features(only, image), only) for only in torch.split(classes, chunk)]

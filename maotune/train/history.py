@@ -1,4 +1,4 @@
-"""What happened in a run: records that stay, and events as they come."""
+"""Records of a run, and the events that are reported while it goes on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,25 +9,25 @@ from torch import Tensor
 
 @dataclass
 class EpochRecord:
-    """An epoch, finished or under way."""
+    """Record of an epoch, finished or not."""
 
     lr: float = 0.0
-    """Learning rate of the stage in this epoch (of groups with factor 1)."""
+    """Learning rate of this epoch (of parameter groups with factor 1)."""
     batches: int = 0
     updates: int = 0
-    """Optimizer steps: as many as batches, unless gradients are accumulated."""
+    """Optimizer steps: one per batch, unless gradients are accumulated."""
     images: int = 0
     seconds: float = 0.0
     loss_sums: dict[str, float] = field(default_factory=dict)
-    """Each term of the loss, summed over the batches."""
+    """Terms of the loss, summed over the batches."""
 
     @property
     def losses(self) -> dict[str, float]:
-        """Each term of the loss, mean over the batches."""
+        """Terms of the loss, mean over the batches."""
         return {name: value / self.batches for name, value in self.loss_sums.items()}
 
     def add(self, losses: Mapping[str, float], images: int, seconds: float) -> None:
-        """Count one more batch."""
+        """Add a batch."""
         self.batches += 1
         self.images += images
         self.seconds += seconds
@@ -37,59 +37,59 @@ class EpochRecord:
 
 @dataclass
 class StageRecord:
-    """A stage, finished or under way."""
+    """Record of a stage, finished or not."""
 
     name: str
     epochs: list[EpochRecord] = field(default_factory=list)
     """The finished epochs."""
     current: EpochRecord = field(default_factory=EpochRecord)
-    """The epoch under way; together with ``epochs`` this is the position in the stage."""
+    """The current epoch; with ``epochs`` it gives the position in the stage."""
     prompts: dict[str, Tensor] | None = None
-    """What was tuned, as this stage left it (averaged, where averaging is on); None until the stage is finished."""
+    """Tuned parameters at the end of the stage (averaged, where averaging is on); None until it is finished."""
 
     def close_epoch(self) -> None:
-        """Turn to the next epoch."""
+        """Begin the next epoch."""
         self.epochs.append(self.current)
         self.current = EpochRecord()
 
     @property
     def batches(self) -> int:
-        """Batches done so far."""
+        """Batches so far."""
         return sum(epoch.batches for epoch in (*self.epochs, self.current))
 
     @property
     def updates(self) -> int:
-        """Updates done so far."""
+        """Updates so far."""
         return sum(epoch.updates for epoch in (*self.epochs, self.current))
 
     @property
     def images(self) -> int:
-        """Images shown so far, each as often as it was shown."""
+        """Images so far; an image counts each time it is used."""
         return sum(epoch.images for epoch in (*self.epochs, self.current))
 
     @property
     def seconds(self) -> float:
-        """Seconds of tuning, without making the batches' features."""
+        """Seconds of tuning, without computing the features of the batches."""
         return sum(epoch.seconds for epoch in (*self.epochs, self.current))
 
 
 @dataclass
 class History:
-    """A run: its stages in their order. Also the position at which an interrupted run goes on."""
+    """Record of a run: its stages in order. Also the position at which an interrupted run is resumed."""
 
     stages: list[StageRecord] = field(default_factory=list)
     peak_memory: int = 0
     """Bytes: allocated on the CUDA device, else resident in the process."""
 
     def __getitem__(self, stage: str) -> StageRecord:
-        """The record of the stage of that name."""
+        """Return the record of a stage by name."""
         for record in self.stages:
             if record.name == stage:
                 return record
         raise KeyError(f"no stage {stage!r}; there are {', '.join(record.name for record in self.stages) or 'none'}")
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers and names only, without the prompts."""
+        """Return numbers and names, without the prompts."""
         return {
             "peak_memory": self.peak_memory,
             "stages": [
@@ -105,7 +105,7 @@ class History:
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> "History":
-        """The inverse of ``to_json``; the prompts of finished stages are empty until they are read."""
+        """Invert ``to_json``; the prompts of finished stages stay empty until they are loaded."""
         stages = [
             StageRecord(
                 name=stage["name"],
@@ -120,15 +120,15 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class StageStarted:
-    """A stage begins, or goes on after an interruption."""
+    """A stage begins or is resumed."""
 
     stage: str
     classes: int
     epochs: int
     batches: int
-    """Batches in an epoch."""
+    """Batches per epoch."""
     done: int
-    """Batches of the stage that an interrupted run has done already."""
+    """Batches of the stage that were done before the run was interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +139,17 @@ class StepDone:
     epoch: int
     """From 0."""
     step: int
-    """Batches of the epoch that are done."""
+    """Batches done in this epoch."""
     losses: dict[str, float]
-    """Terms of the loss of the last batch."""
+    """Terms of the loss on the last batch."""
     lr: float
     images: int
-    """Images of the last batch."""
+    """Images in the last batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """An epoch is done and the run can be resumed from here."""
+    """An epoch is done and a checkpoint is written."""
 
     stage: str
     epoch: int

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a moment at which everything is consistent."""
+"""Defers Ctrl-C to a moment at which a checkpoint can be written."""
 
 import signal
 import threading
@@ -9,26 +9,26 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only makes the yielded function return True; the second one interrupts.
+    """Yield a function that returns whether Ctrl-C was pressed within the block; a second Ctrl-C interrupts at once.
 
-    Leaves Ctrl-C alone outside the main thread and where the program handles or ignores it in its own way.
+    Does nothing outside the main thread, and where the program handles or ignores Ctrl-C itself.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield lambda: False
         return
     pressed = False
 
-    def note(_number: int, _frame: FrameType | None) -> None:
+    def remember(_number: int, _frame: FrameType | None) -> None:
         nonlocal pressed
         if pressed:
             raise KeyboardInterrupt
         pressed = True
 
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, remember)
     try:
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if pressed:  # too late for the block to notice
+    if pressed:  # after the block looked for the last time
         raise KeyboardInterrupt

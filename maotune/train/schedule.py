@@ -9,12 +9,12 @@ Decay = Literal["cosine", "constant"]
 def learning_rate(
     base: float, epoch: int, epochs: int, *, warmup_epochs: int = 1, warmup_lr: float = 1e-5, decay: Decay = "cosine"
 ) -> float:
-    """The learning rate throughout epoch ``epoch`` (from 0) of ``epochs``.
+    """Return the learning rate of epoch ``epoch`` (from 0) of ``epochs``.
 
-    A constant warm-up, then a cosine from ``base`` that counts its epochs from the end of the warm-up but is as long
-    as the whole stage: after a warm-up of w epochs it never comes nearer to zero than its value at ``epochs - w - 1``.
-    That is how Dassl nests its two schedulers, and published numbers depend on it. The warm-up rate is absolute: it
-    holds for every parameter group, whatever multiple of the stage's rate the group has.
+    A constant warm-up, then a cosine from ``base``. The cosine begins after the warm-up but has the length of the whole
+    stage, so after a warm-up of w epochs it ends at its value at ``epochs - w - 1``, above zero.
+    Dassl nests its two schedulers in this way, and published numbers depend on it. The warm-up rate is absolute: the
+    same for every parameter group, whatever the group's factor.
     """
     if epoch < warmup_epochs:
         return warmup_lr

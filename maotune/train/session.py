@@ -1,7 +1,7 @@
-"""Files of a run: the prompts of each stage, and a checkpoint from which the run goes on to the very same numbers.
+"""Files of a run: the prompts of each stage, and a checkpoint from which the run is resumed bit for bit.
 
-Each is one safetensors file with its JSON in the header, so that tensors and JSON can never disagree, written under a
-temporary name and moved: a killed process leaves the old file or the new one. No pickle is written or read.
+Each is one safetensors file with JSON in its header, so tensors and JSON always agree. Files are written atomically. No
+pickle is written or read.
 """
 
 import json
@@ -26,23 +26,23 @@ from maotune.train.device import device_of
 from maotune.train.history import History, StageRecord
 
 CHECKPOINT = "checkpoint"
-"""Name of the checkpoint's file in the folder of a run; a stage cannot be called so."""
+"""Name of the checkpoint file in the folder of a run; no stage may have this name."""
 
 
 class CheckpointError(ValueError):
-    """A file of prompts or a checkpoint that cannot be used here, and why."""
+    """A file of prompts or a checkpoint cannot be used; the message says why."""
 
 
 def save_prompts(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write prompts, with ``metadata`` (anything JSON can hold), to a file of a few kilobytes."""
+    """Write prompts and ``metadata`` (JSON values) to a file of a few kilobytes."""
     _write(path, tensors, {"prompts": json.dumps(metadata)})
 
 
 def load_prompts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata that ``save_prompts`` wrote.
+    """Return the tensors and the metadata that ``save_prompts`` wrote.
 
     Raises:
-        CheckpointError: no such file, or no file of prompts.
+        CheckpointError: the file does not exist or holds no prompts.
     """
     tensors, texts = _read(path)
     if "prompts" not in texts:
@@ -51,15 +51,15 @@ def load_prompts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore_prompts(learner: AbstractLearner, tensors: Mapping[str, Tensor]) -> None:
-    """Set what ``learner`` tunes to ``tensors``.
+    """Set the tuned parameters of ``learner`` to ``tensors``.
 
     Raises:
-        CheckpointError: names or shapes differ: the learner has other settings, another CLIP, or is bound to other
-            classes than the class-specific ones that were tuned.
+        CheckpointError: names or shapes differ: the learner has other settings or another CLIP, or it is bound to
+            other classes and its prompts are class-specific.
     """
     own = learner.state_dict()
     problems = [f"{name} is missing" for name in own if name not in tensors]
-    problems += [f"{name} is not known here" for name in tensors if name not in own]
+    problems += [f"{name} is unknown" for name in tensors if name not in own]
     problems += [
         f"{name} has shape {tuple(tensors[name].shape)}, here it has {tuple(value.shape)}"
         for name, value in own.items()
@@ -74,8 +74,8 @@ def restore_prompts(learner: AbstractLearner, tensors: Mapping[str, Tensor]) -> 
 
 
 @dataclass
-class Training:
-    """The live objects of a stage under way: all that changes from one update to the next."""
+class TrainingState:
+    """State of a stage during training: everything that an update changes."""
 
     learner: AbstractLearner
     optimizer: Optimizer
@@ -83,22 +83,22 @@ class Training:
     average: RunningAverage | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Prompts, optimizer state, averages and the random state, by name."""
-        found = {f"prompt/{name}": value for name, value in self.learner.state_dict().items()}
-        found |= {name: value for name, value in self._optimizer_state() if isinstance(value, Tensor)}
-        found |= {f"average/{name}": value for name, value in (self.average.sums if self.average else {}).items()}
-        found["random/cpu"] = torch.get_rng_state()
+        """Return prompts, optimizer state, averages and random state by name."""
+        tensors = {f"prompt/{name}": value for name, value in self.learner.state_dict().items()}
+        tensors |= {name: value for name, value in self._optimizer_state() if isinstance(value, Tensor)}
+        tensors |= {f"average/{name}": value for name, value in (self.average.sums if self.average else {}).items()}
+        tensors["random/cpu"] = torch.get_rng_state()
         if (device := device_of(self.learner)).type == "cuda":
-            found["random/cuda"] = torch.cuda.get_rng_state(device)
-        return found
+            tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+        return tensors
 
     def numbers(self) -> dict[str, Any]:
-        """What is no tensor in the states of the optimizer and of the loss scaling."""
+        """Return the values in the states of optimizer and loss scaling that are no tensors."""
         plain = {name: value for name, value in self._optimizer_state() if not isinstance(value, Tensor)}
         return {"optimizer": plain, "scaler": self.scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Continue from what ``tensors`` and ``numbers`` gave."""
+        """Restore a state from the results of ``tensors`` and ``numbers``."""
         restore_prompts(self.learner, _under("prompt/", tensors))
         state: dict[int, dict[str, Any]] = {}
         for name, value in {**_under("optimizer/", tensors), **_under("optimizer/", numbers["optimizer"])}.items():
@@ -135,24 +135,24 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-class Run:
-    """Where a run stands, in memory and (if it has a folder) on disk.
+class Session:
+    """Progress of a run, in memory and (if it has a folder) on disk.
 
-    ``checkpoint.safetensors`` is rewritten at the end of each epoch and every so often; ``STAGE.safetensors`` holds the
-    prompts of a finished stage.
+    ``checkpoint.safetensors`` is rewritten at the end of each epoch and every ``every`` seconds; ``STAGE.safetensors``
+    holds the prompts of a finished stage.
 
     Args:
-        folder: where the files go; None: nowhere, and the run cannot be resumed.
-        stages: what is run.
-        identity: all that decides the result (settings, seed), as JSON can hold it; the same when a run is resumed.
-        metadata: what the run is (recipe, CLIP): goes into the prompt files, and is part of the identity.
-        resume: go on from the folder's checkpoint where there is one.
+        folder: for the files; None: no file is written, and the run cannot be resumed.
+        stages: of the run.
+        identity: everything that decides the result (settings, seed), as JSON; the same when a run is resumed.
+        metadata: describes the run (recipe, CLIP); saved with the prompts, and part of the identity.
+        resume: continue from the folder's checkpoint where there is one.
         every: seconds between checkpoints within an epoch.
         deciding: what of the metadata decides the result; applied to a checkpoint's before they are compared.
 
     Raises:
         CheckpointError: the folder holds another run, or a run and ``resume`` is off, or its files are damaged.
-        ValueError: stages whose names are unfit or the same.
+        ValueError: stages whose names are equal or cannot name a file.
     """
 
     def __init__(
@@ -171,16 +171,10 @@ class Run:
         self.history = History()
         self._saved: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         described = [
-            {
-                "name": s.name,
-                "classes": s.classes,
-                "epochs": s.epochs,
-                "lr": s.lr,
-                "batch_candidates": s.batch_candidates,
-            }
-            for s in stages
+            {key: getattr(stage, key) for key in ("name", "classes", "epochs", "lr", "batch_candidates")}
+            for stage in stages
         ]
-        # Made once: with many classes the JSON is longer than the tensors.
+        # Written once: with many classes the JSON is longer than the tensors.
         self._identity = json.dumps({**identity, "metadata": dict(metadata), "stages": described})
         self._clock = time.monotonic()
         if folder is not None and self._path(CHECKPOINT).exists():
@@ -189,34 +183,33 @@ class Run:
             self._open()
 
     def record(self, index: int, stage: Stage) -> StageRecord:
-        """The record of stage ``index``, a new one if it has not begun."""
+        """Return the record of stage ``index``, a new one if it has not begun."""
         if index == len(self.history.stages):
             self.history.stages.append(StageRecord(stage.name))
         return self.history.stages[index]
 
-    def restore(self, training: Training) -> None:
-        """Put the stage under way where the checkpoint left it; nothing happens if there is none."""
+    def restore(self, state: TrainingState) -> None:
+        """Restore the state of the stage that the checkpoint interrupted; without a checkpoint, do nothing."""
         if self._saved is not None and self._saved[0]:
-            training.restore(*self._saved)
+            state.restore(*self._saved)
         self._saved = None
 
-    def save(self, training: Training) -> None:
+    def save(self, state: TrainingState) -> None:
         """Write the checkpoint."""
         if self.folder is not None:
-            state = {"history": self.history.to_json(), "numbers": training.numbers()}
-            self._save(training.tensors(), state)
+            self._save(state.tensors(), {"history": self.history.to_json(), "numbers": state.numbers()})
 
     def due(self) -> bool:
-        """Whether the last checkpoint is old enough for another one."""
+        """Whether it is time for the next checkpoint."""
         return time.monotonic() - self._clock >= self.every
 
     def finish(self, stage: Stage, learner: AbstractLearner) -> None:
-        """Keep the prompts of a finished stage: first their file, then a checkpoint that counts on it."""
+        """Keep the prompts of a finished stage: write their file, then a checkpoint that refers to it."""
         prompts = {name: value.detach().cpu().clone() for name, value in learner.state_dict().items()}
         self.history[stage.name].prompts = prompts
         if self.folder is not None:
-            about = {**self.metadata, "stage": stage.name, "classes": list(stage.classes)}
-            save_prompts(self._path(stage.name), prompts, about)
+            metadata = {**self.metadata, "stage": stage.name, "classes": list(stage.classes)}
+            save_prompts(self._path(stage.name), prompts, metadata)
             self._save({}, {"history": self.history.to_json()})
 
     def _save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -268,7 +261,7 @@ def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
             yield f"{where} were {len(was)}, now {len(now)}"
         else:
             pairs = ((w, n, f"{where}.{i}") for i, (w, n) in enumerate(zip(was, now, strict=True)) if w != n)
-            for first in pairs:  # one difference of a long list says enough
+            for first in pairs:  # the first difference of a long list is enough
                 yield from _differences(*first)
                 return
     elif was != now:

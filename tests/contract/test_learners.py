@@ -17,7 +17,8 @@ from maotune.contract import AbstractLearner, Batch, Classify, Output, Stage
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.mao.candidates import candidate_cross_entropy
-from maotune.train import FitSettings, fit, load_prompts, restore_prompts, save_prompts
+from maotune.train.loop import FitSettings, fit
+from maotune.train.session import load_prompts, restore_prompts, save_prompts
 from tests.clip.conftest import toy_model
 
 CLASSES = ("red fox", "whale", "tree_frog", "bee", "guinea pig", "wolf")

@@ -17,7 +17,8 @@ from maotune.mao.pseudo_labels import PseudoLabelStore
 from maotune.mao.sampler import EveryViewSampler, StretchedSampler
 from maotune.mao.settings import MaoSettings
 from maotune.mao.stages import Task
-from maotune.train import FitSettings, StepDone, fit
+from maotune.train.history import StepDone
+from maotune.train.loop import FitSettings, fit
 
 BASE = tuple(f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("apple", "car", "bird", "house"))
 NEW = ("black cat", "white dog", "grey horse")

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from maotune.clip import FrozenCLIP, load_clip
 from maotune.contract import AbstractLearner, Batch, Classify, Stage
-from maotune.train import FitSettings, GaussianAverage, StepDone, fit
+from maotune.train.averaging import GaussianAverage
+from maotune.train.history import StepDone
+from maotune.train.loop import FitSettings, fit
 from tests.golden import GOLDEN
 
 Factory = Callable[[FrozenCLIP, Sequence[str]], AbstractLearner]

@@ -1,7 +1,6 @@
 """Accuracy, predictions and their arithmetic."""
 
 import math
-from importlib import import_module
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maotune.contract import Batch
-from maotune.train import evaluate, harmonic_mean, predict
+from maotune.train.evaluate import evaluate, harmonic_mean, predict
 from tests.train.toy import CLASSES, OTHERS, WIDTH, Toy, ToyBatches, frozen
 
 
@@ -76,8 +75,7 @@ class ByImage(Toy):
 def test_texts_in_pieces_score_as_in_one(kind, monkeypatch):
     learner, batches = kind(), ToyBatches()
     whole = predict(learner, batches, top_k=5)
-    module = import_module("maotune.train.evaluate")  # in the package its function has the same name
-    monkeypatch.setattr(module, "TEXTS_AT_ONCE", 8 if kind is ByImage else 2)
+    monkeypatch.setattr("maotune.train.evaluate.TEXTS_AT_ONCE", 8 if kind is ByImage else 2)
     pieces = predict(learner, batches, top_k=5)
     assert torch.equal(whole.indices, pieces.indices)
     torch.testing.assert_close(whole.probabilities, pieces.probabilities)

@@ -9,16 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from maotune.contract import Batch, Stage
-from maotune.train import (
-    EpochDone,
-    FitSettings,
-    GaussianAverage,
-    StageDone,
-    StageStarted,
-    StepDone,
-    TrainingDiverged,
-    fit,
-)
+from maotune.train.averaging import GaussianAverage
+from maotune.train.history import EpochDone, StageDone, StageStarted, StepDone
+from maotune.train.loop import FitSettings, TrainingDiverged, fit
 from tests.train.toy import CLASSES, OTHERS, Toy, ToyBatches, two_stages
 
 

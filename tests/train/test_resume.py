@@ -13,16 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from maotune.train import (
-    CheckpointError,
-    FitSettings,
-    GaussianAverage,
-    StageStarted,
-    StepDone,
-    fit,
-    load_prompts,
-)
+from maotune.train.averaging import GaussianAverage
+from maotune.train.history import StageStarted, StepDone
+from maotune.train.loop import FitSettings, fit
 from maotune.train.optimizer import OPTIMIZERS
+from maotune.train.session import CheckpointError, load_prompts
 from tests.train.toy import Toy, two_stages
 from tests.train.worker import run, work
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maotune.train import CheckpointError, load_prompts, restore_prompts, save_prompts
+from maotune.train.session import CheckpointError, load_prompts, restore_prompts, save_prompts
 from tests.train.toy import Toy
 
 
@@ -28,7 +28,7 @@ def test_prompts_of_another_shape_or_name_are_answered():
         restore_prompts(learner, tensors)
     tensors = dict(learner.state_dict())
     tensors["contexts"] = tensors.pop("context")
-    with pytest.raises(CheckpointError, match="context is missing; contexts is not known here"):
+    with pytest.raises(CheckpointError, match="context is missing; contexts is unknown"):
         restore_prompts(learner, tensors)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
-from maotune.train import Event, FitSettings, GaussianAverage, History, StepDone, fit
+from maotune.train.averaging import GaussianAverage
+from maotune.train.history import Event, History, StepDone
+from maotune.train.loop import FitSettings, fit
 from tests.train.toy import Toy, two_stages
 
 
