@@ -36,6 +36,8 @@ class Batch:
     """(B, 3, h, w) another view of each image, for learners that compare two (``views = 2``)."""
     names: tuple[str, ...] = ()
     """What to call each image in a message."""
+    position: int = 0
+    """How many batches of the stage came before this one; the training loop sets it."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -38,16 +38,17 @@ class ProDA(TextPromptLearner):
 
     The class name stands before the context in a quarter of the K prompts (the first rows of ``contexts``), amid it in
     the next quarter, behind it in the rest. The authors' repository holds no code; where the paper leaves room, this
-    follows the code that other repositories share: each update works on ``prompts_per_update`` of the contexts, L_so
-    runs over all K, and Sigma divides by the number of prompts plus 1.
+    follows the code that other repositories share: each update works on the next ``prompts_per_update`` of a random
+    permutation of the contexts, a new one when all had their turn; L_so runs over all K, and Sigma divides by the
+    number of prompts plus 1.
 
     Args:
         clip: the frozen model.
         classes: the names to bind first.
         prompts: K, contexts.
         context_length: tokens of each.
-        prompts_per_update: contexts, drawn at random, that an update works on. The image features of the batch seed the
-            draw, so that the same batch always meets the same ones. Not in training, all K count.
+        prompts_per_update: contexts that an update works on. Where it does not divide K, the last few of a permutation
+            are skipped. Not in training, all K count.
         weight: of L_so.
     """
 
@@ -88,7 +89,7 @@ class ProDA(TextPromptLearner):
     def forward(self, batch: Batch, only: Tensor | None = None) -> Distribution:
         """See ``AbstractLearner.forward``; in training, of a few of the prompts."""
         image = self.image_features(batch)
-        prompts = self._encode(self._draw(image) if self.training else range(len(self.contexts)), only)
+        prompts = self._encode(self._turn(batch.position) if self.training else range(len(self.contexts)), only)
         text = prompts.mean(dim=0)
         return Distribution(image, text, self.logits(image, text, only), prompts)
 
@@ -102,11 +103,13 @@ class ProDA(TextPromptLearner):
             "orthogonality": self.weight * self._similarity(),
         }
 
-    def _draw(self, image: Tensor) -> list[int]:
-        """Which prompts an update works on."""
-        seed = zlib.crc32(image.detach().float().cpu().numpy().tobytes())
-        drawn = torch.randperm(len(self.contexts), generator=torch.Generator().manual_seed(seed))
-        return sorted(drawn[: self.prompts_per_update].tolist())
+    def _turn(self, position: int) -> list[int]:
+        """The prompts whose turn it is at a batch of the stage: a function of torch's seed, so a run can be resumed."""
+        count, size = len(self.contexts), self.prompts_per_update
+        walk, step = divmod(position, count // size)
+        seed = zlib.crc32(f"{torch.initial_seed()} {walk}".encode())
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        return sorted(order[step * size :][:size].tolist())
 
     def _encode(self, chosen: Sequence[int], only: Tensor | None) -> Tensor:
         """(P, H, d) features, of length 1, of the prompts ``chosen`` of the classes ``only``."""

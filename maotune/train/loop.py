@@ -173,7 +173,8 @@ def _steps(
     for batch in batches.epoch(epoch, start=current.batches):
         first = current.batches - current.batches % settings.accumulate
         last = min(first + settings.accumulate, len(batches))
-        restricted, only = _restrict(batch, stage, learner)
+        position = epoch * len(batches) + current.batches
+        restricted, only = _restrict(replace(batch, position=position), stage, learner)
         restricted, only = restricted.to(device), None if only is None else only.to(device)
         terms = learner.losses(learner(restricted, only), restricted, stage.classify)
         loss = torch.stack([*terms.values()])  # one transfer from the device for all terms

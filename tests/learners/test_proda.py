@@ -1,10 +1,15 @@
 """ProDA, prompt by prompt."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from maotune.contract import Stage
 from maotune.learners.proda import ProDA, variance
+from maotune.train.history import StepDone
+from maotune.train.loop import FitSettings, fit
 from tests.learners.plainly import FLOWERS, batch, same_gradients, text_feature, words
 from tests.learners.sizes import tuned, vit_b16
 from tests.parity.harness import tiny_clip
@@ -70,18 +75,61 @@ def test_scores_are_of_the_mean_of_all_prompts_as_long_as_it_is(learner):
     assert (mean.norm(dim=-1) < 0.99).all()
 
 
-def test_an_update_works_on_some_prompts_which_the_images_decide():
-    learner = ProDA(tiny_clip(), FLOWERS, prompts=8, context_length=2, prompts_per_update=2)
+def touched(learner, images):
+    """The contexts that get a gradient from a batch."""
+    learner.zero_grad()
+    learner(images).logits.sum().backward()
+    return tuple(learner.contexts.grad.abs().sum(dim=(1, 2)).nonzero().flatten().tolist())
+
+
+@pytest.mark.parametrize(("prompts", "updates"), [(8, 4), (9, 4)])
+def test_updates_walk_permutations_of_the_contexts(prompts, updates):
+    torch.manual_seed(1)
+    learner = ProDA(tiny_clip(), FLOWERS, prompts=prompts, context_length=2, prompts_per_update=2)
     images = batch(learner.clip, len(FLOWERS))
-    first, second = learner(images), learner(images)
-    assert first.prompts.shape[0] == 2
-    assert torch.equal(first.logits, second.logits)
-    first.logits.sum().backward()
-    touched = learner.contexts.grad.abs().sum(dim=(1, 2)).nonzero().flatten().tolist()
-    assert touched == learner._draw(images.features)
-    others = [learner._draw(batch(learner.clip, len(FLOWERS), seed=seed).features) for seed in range(60)]
-    assert {index for drawn in others for index in drawn} == set(range(8))
-    assert learner.eval()(images).prompts.shape[0] == 8
+    turns = [touched(learner, replace(images, position=position)) for position in range(3 * updates)]
+    assert all(len(turn) == 2 for turn in turns)
+    walks = [tuple(turns[start : start + updates]) for start in range(0, len(turns), updates)]
+    for walk in walks:  # each context at most once; all of them where the updates divide them
+        assert len({index for turn in walk for index in turn}) == 2 * updates
+    assert len({*walks}) == 3, "each walk has a permutation of its own"
+    assert turns == [touched(learner, replace(images, position=position)) for position in range(3 * updates)]
+    torch.manual_seed(2)
+    assert turns != [touched(learner, replace(images, position=position)) for position in range(3 * updates)]
+    assert learner.eval()(images).prompts.shape[0] == prompts
+
+
+class FewBatches:
+    """Three batches an epoch."""
+
+    def __len__(self):
+        return 3
+
+    def epoch(self, index, start=0):
+        yield from (batch(tiny_clip(), len(FLOWERS), seed=10 * index + step) for step in range(start, 3))
+
+
+def test_a_resumed_run_walks_on_to_the_same_bits(tmp_path):
+    def run(folder, stop=None, resume=False):
+        torch.manual_seed(3 if not resume else 4)  # a resumed run may start from anywhere
+        learner = ProDA(tiny_clip(), FLOWERS, prompts=8, context_length=2, prompts_per_update=2)
+        walked = []
+
+        def on_event(event):
+            if isinstance(event, StepDone):
+                walked.append(event)
+                if len(walked) == stop:
+                    raise InterruptedError
+
+        stage = Stage("plain", FLOWERS, lambda _: FewBatches(), F.cross_entropy, 3, lr=0.1)
+        settings = FitSettings(warmup_epochs=0, checkpoint_seconds=0)
+        return fit(learner, [stage], settings, folder=folder, resume=resume, on_event=on_event)["plain"].prompts
+
+    whole = run(tmp_path / "whole")
+    for stop in (2, 4, 5, 8):  # within a walk, at its end, within an epoch
+        with pytest.raises(InterruptedError):
+            run(tmp_path / str(stop), stop)
+        assert torch.equal(run(tmp_path / str(stop), resume=True)["contexts"], whole["contexts"])
 
 
 def test_the_margin_of_candidates_is_that_among_all(learner):
