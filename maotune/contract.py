@@ -90,6 +90,8 @@ class AbstractLearner(nn.Module, ABC):
     """Whether ``text_features`` needs the image features (CoCoOp)."""
     uses_labels: bool = True
     """Whether the loss looks at ``Batch.labels``. A learner that does not can be tuned on unlabelled images."""
+    learns_from_run: bool = False
+    """Whether the constructor takes ``open_run``, which opens the folder of a finished run (PromptKD's teacher)."""
     views: int = 1
     """Views of an image that a batch must hold: 2 asks for ``Batch.second_images``."""
 

@@ -130,18 +130,20 @@ def pixels(batch: Batch) -> Tensor:
 
 
 class DeepPromptLearner(AbstractLearner):
-    """A learner with prompts in both towers, independent of each other, and the cross-entropy as its loss."""
+    """A learner with prompts in both towers, independent of each other, and the cross-entropy as its loss.
+
+    It does not bind any classes: a subclass does so at the end of its constructor, when all of it is there.
+    """
 
     tunes_image_tower = True
     uses_frozen_features = False
 
-    def __init__(self, clip: FrozenCLIP, classes: Sequence[str], text: TextPrompts, visual: VisualPrompts) -> None:
+    def __init__(self, clip: FrozenCLIP, text: TextPrompts, visual: VisualPrompts) -> None:
         super().__init__()
         self.clip = clip
         self.logit_scale = clip.logit_scale
         self.text = text
         self.visual = visual
-        self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
         """Point the prompts at ``classes``. See ``AbstractLearner.bind``."""

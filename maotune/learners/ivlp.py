@@ -47,4 +47,5 @@ class IVLP(DeepPromptLearner):
     ) -> None:
         text = TextPrompts(clip, context_length, text_depth, initial_words, setting="text_depth")
         visual = VisualPrompts(clip, visual_length, visual_depth, setting="visual_depth")
-        super().__init__(clip, classes, text, visual)
+        super().__init__(clip, text, visual)
+        self.bind(classes)

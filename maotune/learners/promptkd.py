@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,15 +42,17 @@ class PromptKD(AbstractLearner):
         visual_length: tokens beside the patches.
         depth: image layers with tokens of their own.
         temperature: T.
-        weight: of L_kd. Published: 1000, and 200 on Flowers and Aircraft.
+        weight: of L_kd. Published: 1000, and 200 on Flowers, Aircraft and DTD.
         label_weight: of the cross-entropy. Published: 0, without labels.
     """
 
     tunes_image_tower = True
     uses_frozen_features = False
     scores_all_classes = True
+    learns_from_run = True
 
     text: Tensor
+    """(C, d) text features by the teacher, not saved."""
 
     def __init__(
         self,
@@ -73,17 +76,18 @@ class PromptKD(AbstractLearner):
         self.uses_labels = label_weight > 0
         self.teacher = Teacher(clip, teacher, template, open_run)
         self.visual = VisualPrompts(clip, visual_length, depth)
-        self.bind(classes)
-        width = self.text.shape[1]
+        width = self.teacher.width
         self.project = nn.Sequential(
             nn.Linear(clip.joint_width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width)
         ).to(clip.device)
+        self.register_buffer("text", torch.empty(0, width, device=clip.device), persistent=False)
+        self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
         """Take over the teacher's text features of ``classes``. See ``AbstractLearner.bind``."""
         if not classes:
             raise ValueError("no class names were given: at least one is needed to bind a learner")
-        self.register_buffer("text", self.teacher.bind(classes), persistent=False)
+        self.text = self.teacher.bind(classes)
         self.classes = tuple(classes)
 
     def image_features(self, batch: Batch) -> Tensor:

@@ -68,11 +68,12 @@ class PromptSRC(DeepPromptLearner):
     ) -> None:
         text = TextPrompts(clip, context_length, text_depth, initial_words, setting="text_depth")
         visual = VisualPrompts(clip, visual_length, visual_depth, setting="visual_depth")
-        super().__init__(clip, classes, text, visual)
+        super().__init__(clip, text, visual)
         self.text_weight = text_weight
         self.image_weight = image_weight
         self.logits_weight = logits_weight
         self.templates = templates
+        self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
         """Point the prompts at ``classes``. See ``AbstractLearner.bind``."""

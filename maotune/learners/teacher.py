@@ -46,6 +46,14 @@ class Teacher:
             )
         self.learner = learner.eval().requires_grad_(False)
 
+    @property
+    @torch.no_grad()
+    def width(self) -> int:
+        """The width d of its features."""
+        if self.learner is None:
+            return self.clip.joint_width
+        return self.learner.text_features(torch.zeros(1, dtype=torch.int64, device=self.clip.device)).shape[-1]
+
     @torch.no_grad()
     def bind(self, classes: Sequence[str]) -> Tensor:
         """(C, d) text features of ``classes``, d being the width of the teacher.

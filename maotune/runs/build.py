@@ -1,7 +1,6 @@
 """The objects that a recipe names: the frozen CLIP, the learner, the images."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from maotune.data.sets.catalog import load_dataset, load_unlabelled
 from maotune.data.sets.dataset import Dataset
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
+from maotune.learners.teacher import OpenRun
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import OWN_TEXT, ClipSettings, Recipe, RecipeError, arguments, learner_settings
 from maotune.recipe.suites import targets_of
@@ -29,10 +29,6 @@ def build_clip(settings: ClipSettings) -> FrozenCLIP:
     )
 
 
-OpenRun = Callable[[str], tuple[FrozenCLIP, AbstractLearner]]
-"""Opens the folder of a finished run: its CLIP, and its learner with the tuned prompts."""
-
-
 def build_learner(
     recipe: Recipe, clip: FrozenCLIP, classes: Sequence[str], open_run: OpenRun | None = None
 ) -> AbstractLearner:
@@ -42,7 +38,7 @@ def build_learner(
         recipe: names the learner and its settings.
         clip: the frozen model.
         classes: to bind.
-        open_run: for learners that learn from a finished run (PromptKD).
+        open_run: for learners that learn from a finished run (``learns_from_run``).
 
     Raises:
         ValueError: the classes do not fit into the context.
@@ -53,7 +49,7 @@ def build_learner(
         raise RecipeError(
             f"learner.{unresolved[0]} is {OWN_TEXT!r}, the data set's own text, and there is no data set: give the text"
         )
-    if "open_run" in inspect.signature(build).parameters:
+    if build.learns_from_run:
         settings["open_run"] = open_run
     learner: AbstractLearner = build(clip, classes, **settings)
     if recipe.dept is None:

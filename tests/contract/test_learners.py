@@ -217,6 +217,21 @@ def test_mao_with_all_classes_in_the_batch_is_plain(name: str, dept: bool) -> No
         torch.testing.assert_close(over_candidates[term], value, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_classes_are_bound_when_all_else_is_there(name: str) -> None:
+    """A learner that overrides ``bind`` finds all its fields, parameters and modules at the first call."""
+    seen: list[set[str]] = []
+
+    class Watching(LEARNERS[name]):  # type: ignore[misc, valid-type]
+        def bind(self, classes: Sequence[str]) -> None:
+            super().bind(classes)
+            seen.append({*vars(self), *self.state_dict(), *dict(self.named_buffers())})
+
+    learner = Watching(toy_clip(), CLASSES, **SETTINGS[name])
+    assert seen == [{*vars(learner), *learner.state_dict(), *dict(learner.named_buffers())}]
+    assert learner.classes == CLASSES
+
+
 def test_too_long_and_too_few_names_are_refused(learner: AbstractLearner) -> None:
     with pytest.raises(ValueError, match="very"):
         learner.bind(["fox", "very " * 40 + "long"])

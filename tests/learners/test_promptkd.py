@@ -1,5 +1,6 @@
 """PromptKD against its formulas written out, with teachers of another width, image size and kind."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from transformers import CLIPConfig, CLIPModel
 
 from maotune.clip import FrozenCLIP, Preprocess, load_clip
 from maotune.contract import AbstractLearner, Batch
+from maotune.learners import LEARNERS
 from maotune.learners.cocoop import CoCoOp
 from maotune.learners.coop import CoOp
 from maotune.learners.promptkd import PromptKD
 from maotune.learners.teacher import Teacher, prepared_for
+from maotune.recipe.load import load_recipe
+from maotune.runs.build import build_learner
 from tests.golden import GOLDEN
 from tests.learners.sizes import tuned, vit_b16
 from tests.parity.harness import tiny_clip
@@ -112,6 +116,29 @@ def test_labels_count_only_with_a_weight() -> None:
     terms = with_labels.losses(output, given, F.cross_entropy)
     torch.testing.assert_close(terms["cross_entropy"], 0.5 * F.cross_entropy(output.logits, given.labels))
     torch.testing.assert_close(terms["distillation"], losses[0]["distillation"])
+
+
+def test_a_learner_that_declares_it_is_handed_what_opens_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Distilled(PromptKD):  # type: ignore[misc]
+        def __init__(self, clip: FrozenCLIP, classes: Sequence[str], **given: Any) -> None:
+            self.given = given
+            super().__init__(clip, classes, depth=2)
+
+    monkeypatch.setitem(LEARNERS, "distilled", Distilled)
+    recipe = load_recipe("icons/promptkd").model_copy(update={"learner": {"name": "distilled"}})
+    opened: dict[str, tuple[FrozenCLIP, AbstractLearner]] = {}
+    learner = build_learner(recipe, tiny_clip(), NAMES, opened.__getitem__)
+    assert isinstance(learner, Distilled)
+    assert learner.given == {"open_run": opened.__getitem__}
+    assert [name for name, each in LEARNERS.items() if each.learns_from_run] == ["promptkd", "distilled"]
+
+
+def test_the_width_is_the_teachers(tmp_path: Path) -> None:
+    clip = wide_clip()
+    first = PromptKD(tiny_clip(), NAMES, **run_folder(tmp_path, CoOp(clip, NAMES, context_length=4), clip), depth=2)
+    assert first.text.shape == (len(NAMES), 48)
+    again = PromptKD(tiny_clip(), NAMES, lambda _: (tiny_clip(), first), teacher=str(tmp_path), depth=2)
+    assert again.text.shape == (len(NAMES), 48)  # not the 64 of the teacher's own CLIP
 
 
 def test_a_clip_as_teacher_is_zero_shot() -> None:
