@@ -64,20 +64,18 @@ class RandomSampler:
 
 
 class SequentialSampler:
-    """Yields every image once, in order, in view 0, with the last batch also where it is not full: for evaluation."""
+    """Yields the first ``views`` views of each image, in order, with the last batch also where it is not full."""
 
-    def __init__(self, n: int, batch_size: int) -> None:
-        self.n, self.batch_size = n, batch_size
+    def __init__(self, n: int, batch_size: int, views: int = 1) -> None:
+        self.n, self.batch_size, self.views = n, batch_size, views
 
     def __len__(self) -> int:
-        return math.ceil(self.n / self.batch_size)
+        return math.ceil(self.n * self.views / self.batch_size)
 
     def epoch(self, index: int) -> list[list[Draw]]:
         """Return the batches of an epoch; all epochs are the same."""
-        return [
-            [(image, 0) for image in range(start, min(start + self.batch_size, self.n))]
-            for start in range(0, self.n, self.batch_size)
-        ]
+        draws = [(image, view) for image in range(self.n) for view in range(self.views)]
+        return [draws[start : start + self.batch_size] for start in range(0, len(draws), self.batch_size)]
 
 
 class PixelSource:

@@ -1,4 +1,4 @@
-"""Cross-entropy over the classes of the batch alone: MAO's Alterable Regularization on base classes (paper, Eq. 6)."""
+"""Cross-entropy over the classes of the batch only: MAO's Alterable Regularization on base classes (paper, Eq. 6)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def candidate_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the H distinct classes among ``labels`` (Eq. 6: duplicates are removed).
+    """Return the mean cross-entropy over the H distinct classes among ``labels`` (Eq. 6: duplicates are removed).
 
     Args:
         logits: (B, C) scores; columns of classes outside the batch are ignored and get no gradient.
@@ -21,9 +21,9 @@ def candidate_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def per_image_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over one column an image, as in the released code.
+    """Return the mean cross-entropy over one column per image, as in the released code; arguments as above.
 
-    A class that occurs twice is its own negative. Where none does, this is ``candidate_cross_entropy``, of like shapes.
+    A class that occurs twice is its own negative. If none does, the loss is that of ``candidate_cross_entropy``.
     """
     _check(labels)
     return F.cross_entropy(logits[:, labels], torch.arange(len(labels), device=labels.device))

@@ -1,4 +1,4 @@
-"""The methods: from the name of a method to its stages."""
+"""The methods: how prompts can be tuned, as lists of stages."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from maotune.mao.settings import MaoSettings
 from maotune.mao.stages import StageBuilder, Task
 
 ZEROSHOT = "zeroshot"
-"""What stands for zero-shot CLIP where a stage or a method is named: prompts that nobody tuned."""
+"""Name of zero-shot CLIP among methods and stages."""
 
 
 class Method(NamedTuple):
-    """A way of tuning."""
+    """A method: its summary, and its stages."""
 
     summary: str
     stages: Callable[[StageBuilder], list[Stage]]
@@ -21,7 +21,7 @@ class Method(NamedTuple):
 METHODS: dict[str, Method] = {
     ZEROSHOT: Method("zero-shot CLIP: nothing is tuned", lambda s: []),
     "plain": Method("the learner as published", lambda s: [s.plain()]),
-    "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), *s.after()]),
+    "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), *s.new_if_any()]),
     "step-matched": Method(
         "control: plain, over as many updates as MAO (its epochs and schedule stretched)",
         lambda s: [s.plain(s.updates())],
@@ -30,11 +30,11 @@ METHODS: dict[str, Method] = {
     "new-only": Method("ablation: plain, then MAO's new stage", lambda s: [s.plain(), s.new()]),
     "random-candidates": Method(
         "control: MAO with random classes in the batches of the base stage",
-        lambda s: [s.base(hard=False), *s.after()],
+        lambda s: [s.base(hard=False), *s.new_if_any()],
     ),
     "hard-full": Method(
         "control: MAO with the cross-entropy over all base classes",
-        lambda s: [s.base(candidates=False), *s.after()],
+        lambda s: [s.base(candidates=False), *s.new_if_any()],
     ),
     "new-full": Method(
         "ablation: MAO with the new stage's cross-entropy over base and new classes together",
@@ -49,14 +49,14 @@ METHODS: dict[str, Method] = {
         lambda s: [s.distill()],
     ),
 }
-"""How prompts can be tuned, by name."""
+"""All methods by name."""
 
 
 def build_stages(method: str, task: Task, settings: MaoSettings) -> list[Stage]:
-    """The stages of ``method``, one of ``METHODS``. Nothing is computed before a stage begins.
+    """Return the stages of ``method``, one of ``METHODS``. Nothing is computed before a stage begins.
 
     Raises:
-        ValueError: an unknown method, or one that needs what the task has not: unlabelled images, two epochs.
+        ValueError: the method is unknown, or it needs unlabelled images or a second epoch that the task does not have.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; there are {', '.join(METHODS)}")

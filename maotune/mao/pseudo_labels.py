@@ -72,12 +72,11 @@ class PseudoLabels:
         return self.labels.view(count, -1)[:, 0], self.confidence.view(count, -1)[:, 0]
 
     def report(self, truth: Sequence[int] = ()) -> dict[str, float]:
-        """Return figures of quality, between 0 and 1, and counts.
+        """Return counts, and figures of quality between 0 and 1.
 
-        ``images``; ``confidence``, the mean; ``balance``: exp(entropy) of the labels' shares over C, 1 where all
-        classes have equally many; ``classes_without_image``. With ``truth`` (N; -1 for an image of none of the
-        classes), if any is known: ``accuracy`` over the images that belong to a class, ``off_class``, the share of the
-        others.
+        ``images``; mean ``confidence``; ``balance``: exp(entropy of the labels' shares) / C, 1 where all classes are
+        equally frequent; ``classes_without_image``. With ``truth`` (N; -1: of no class), if any is known: ``accuracy``
+        over the images that belong to a class, and ``off_class``, the share of the others.
         """
         shares = self.labels.flatten().bincount(minlength=len(self.classes)).double() / self.labels.numel()
         report = {

@@ -1,4 +1,4 @@
-"""MAO's sampler of the base stage: batches of images whose classes are hard to tell apart by name (paper, Eq. 4)."""
+"""Samplers of MAO's base stage: batches of classes that are hard to tell apart by name (paper, Eq. 4), and controls."""
 
 import logging
 import math
@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class HardNegativeSampler:
-    """MAO's batches: ``b`` query images, and images of the classes with the names nearest to theirs (paper, 3.2).
+    """Yields ``b`` query images and images of the classes whose names are nearest to theirs (paper, 3.2).
 
-    An epoch takes every query image once, in random order; those that would make a last, smaller batch are left out, as
-    by ``RandomSampler``. A query stands for its own class, the first of its K (the paper draws an image for that class
-    too, but then an epoch could pass over labelled images); each other class gives one random image in a random view.
+    An epoch uses every query image once, in random order; a last, smaller batch is dropped, as by ``RandomSampler``. A
+    query is the image of its own class, the first of its K (the paper draws an image for that class, too, but then an
+    epoch may not use all labelled images); each other class contributes one random image in a random view.
 
-    The lists of the queries overlap. With ``fill`` every class occurs once in a batch (of two queries of one class the
-    first is shown), and the next nearest classes, each query's in turn, fill it up to b K classes. Without, as in the
-    released code, the batch stays short, and both queries of one class are in it. Classes without an image are passed
-    over.
+    The lists of the queries overlap. With ``fill`` every class occurs once per batch (of two queries of a class the
+    first is used), and the next nearest classes, of each query in turn, fill the batch up to b K classes. Without, as
+    in the released code, the batch stays short, and both queries of a class are in it. Classes without images are
+    skipped.
 
     Epochs are a pure function of the seed; their cost does not depend on the number of classes.
     """
@@ -46,17 +46,17 @@ class HardNegativeSampler:
         """Prepare the draws.
 
         Args:
-            labels: (N,) int64 classes of the images that can be drawn.
+            labels: (N,) int64 classes of the images to draw from.
             table: (C, W) int64 of ``hard_negatives``; W at least ``table_width``.
-            b: queries a batch.
-            k: K, classes a query, its own included.
-            views: different views of each image; queries take number ``epoch % views``.
+            b: queries per batch.
+            k: K, classes per query, its own included.
+            views: different views per image; queries use view ``epoch % views``.
             seed: of the order and the draws.
             fill: see above.
             queries: indices of the query images; None: all N.
 
         Raises:
-            ValueError: no image, a number below 1, or too narrow a table.
+            ValueError: no image, a number below 1, or a table with too few columns.
         """
         self.queries: Integers = np.arange(len(labels)) if queries is None else np.array(queries, dtype=np.int64)
         for name, value in (("query images", len(self.queries)), ("b", b), ("K", k), ("views", views)):
@@ -65,8 +65,8 @@ class HardNegativeSampler:
         classes, width = len(table), table_width(len(table), b, k, fill)
         if table.shape[1] < width:
             raise ValueError(
-                f"the hard-negative table has {table.shape[1]} classes a row, but b = {b}, K = {k} over {classes} "
-                f"classes need {width}: make it with hard_negatives(names, {width})"
+                f"the hard-negative table has {table.shape[1]} columns, but b = {b}, K = {k} over {classes} "
+                f"classes need {width}: compute it by hard_negatives(names, {width})"
             )
         if b * k >= classes:
             log.warning(
@@ -78,25 +78,25 @@ class HardNegativeSampler:
         self.size = b * k
         self.table: Integers = (table if fill else table[:, :k]).numpy()
         self.labels: Integers = labels.numpy()
-        self.sizes = np.bincount(self.labels, minlength=classes)  # images of each class
-        self.by_class = np.argsort(self.labels, kind="stable")  # images, class after class
-        self.first = np.cumsum(self.sizes) - self.sizes  # where a class begins among them
+        self.sizes = np.bincount(self.labels, minlength=classes)  # images per class
+        self.by_class = np.argsort(self.labels, kind="stable")  # images, sorted by class
+        self.first = np.cumsum(self.sizes) - self.sizes  # position of the first image of each class among them
 
     def __len__(self) -> int:
         return len(self.queries) // self.b
 
     def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``; the queries of a batch come first."""
-        return self.draw(index, lambda own, random: self.nearest(own))
+        """Return the batches of an epoch, in each the queries first."""
+        return self.draw(index, lambda own, random: self.companions(own))
 
-    def nearest(self, own: Integers) -> Integers:
-        """The classes to go with queries of the classes ``own`` (b,): the nearest of each, the second nearest, ..."""
+    def companions(self, own: Integers) -> Integers:
+        """Return the other classes of a batch with queries of classes ``own`` (b,): each one's nearest, second, ..."""
         ranked = np.array(list(dict.fromkeys(self.table[own].T.ravel().tolist())), dtype=np.int64)
         usable: Integers = ranked[~np.isin(ranked, own) & (self.sizes[ranked] > 0)]
         return usable[: self.size - len(np.unique(own))]
 
     def draw(self, index: int, companions: Callable[[Integers, Generator], Integers]) -> list[list[Draw]]:
-        """Epoch ``index`` with other classes beside those of the queries: ``companions(own, random)``, distinct."""
+        """Return the batches of an epoch with the other classes ``companions(own, random)``, all distinct."""
         random = np.random.default_rng((self.seed, index))
         batches = []
         for queries in random.permutation(self.queries)[: len(self) * self.b].reshape(-1, self.b):
@@ -111,7 +111,7 @@ class HardNegativeSampler:
 
 
 class RandomCandidateSampler:
-    """The control of ``hard``: the same queries, and beside them as many images of as many classes, but any classes."""
+    """Control of the sampler ``hard``: the same queries and as many other classes and images, but random classes."""
 
     def __init__(self, hard: HardNegativeSampler) -> None:
         self.hard = hard
@@ -121,22 +121,22 @@ class RandomCandidateSampler:
         return len(self.hard)
 
     def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``."""
-        return self.hard.draw(index, self._any)
+        """Return the batches of an epoch."""
+        return self.hard.draw(index, self._random)
 
-    def _any(self, own: Integers, random: Generator) -> Integers:
-        count = len(self.hard.nearest(own))
+    def _random(self, own: Integers, random: Generator) -> Integers:
+        count = len(self.hard.companions(own))
         drawn = random.choice(self.present, size=min(len(self.present), count + len(own)), replace=False)
         return drawn[~np.isin(drawn, own)][:count]
 
 
 def table_width(classes: int, b: int, k: int, fill: bool = True) -> int:
-    """Classes a row that a table must have for ``HardNegativeSampler``: enough to fill a batch from one list alone."""
+    """Return the columns that ``HardNegativeSampler`` needs in its table: enough to fill a batch from one row."""
     return min(classes, b * k if fill else k)
 
 
 class StretchedSampler:
-    """Another sampler's batches in longer or shorter epochs: as many of its own as ``updates`` take."""
+    """Yields the batches of another sampler in the same order, in epochs of ``updates`` batches."""
 
     def __init__(self, sampler: Sampler, updates: int) -> None:
         self.sampler, self.updates = sampler, updates
@@ -145,23 +145,8 @@ class StretchedSampler:
         return self.updates
 
     def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``."""
+        """Return the batches of an epoch."""
         size, start = len(self.sampler), index * self.updates
         inner = range(start // size, math.ceil((start + self.updates) / size))
         batches = [batch for epoch in inner for batch in self.sampler.epoch(epoch)]
         return batches[start % size :][: self.updates]
-
-
-class EveryViewSampler:
-    """All views of the first image, of the second, ...; the last batch may be smaller."""
-
-    def __init__(self, n: int, views: int, batch_size: int) -> None:
-        self.n, self.views, self.batch_size = n, views, batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(self.n * self.views / self.batch_size)
-
-    def epoch(self, index: int) -> list[list[Draw]]:
-        """See ``Sampler``; all epochs are the same."""
-        draws = [(image, view) for image in range(self.n) for view in range(self.views)]
-        return [draws[start : start + self.batch_size] for start in range(0, len(draws), self.batch_size)]

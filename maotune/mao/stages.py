@@ -1,4 +1,4 @@
-"""The stages that methods are made of: MAO's two, the learner as published, and the controls between the two."""
+"""Stages, of which methods are lists: MAO's two, the learner as published, and controls between them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,19 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.contract import AbstractLearner, Batches, Classify, Stage
-from maotune.data.batches import RandomSampler, Sampler
+from maotune.data.batches import RandomSampler, Sampler, SequentialSampler
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
 from maotune.mao.neighbours import hard_negatives
 from maotune.mao.pseudo_labels import PseudoLabelStore, predict_labels
-from maotune.mao.sampler import (
-    EveryViewSampler,
-    HardNegativeSampler,
-    RandomCandidateSampler,
-    StretchedSampler,
-    table_width,
-)
+from maotune.mao.sampler import HardNegativeSampler, RandomCandidateSampler, StretchedSampler, table_width
 from maotune.mao.settings import MaoSettings
 
 
@@ -37,22 +31,22 @@ def hard_draws(
     seed: int,
     cache: Path | None = None,
 ) -> tuple[list[Sample], HardNegativeSampler]:
-    """The images that MAO's base stage draws from, and how it draws (Eq. 4).
+    """Return the images of MAO's base stage, and the sampler that draws from them (Eq. 4).
 
     Args:
         classes: the base classes.
         shots: their few labelled images, which are the queries.
         train: the whole training split, for ``pool: train``.
         settings: of MAO.
-        views: augmented views of each image.
+        views: augmented views per image.
         seed: of the draws.
-        cache: a folder for hard-negative tables.
+        cache: folder of hard-negative tables.
     """
     b, k = settings.b_and_k(len(classes))
     samples = list(shots)
     if settings.pool == "train":
-        few = {sample.image.name for sample in samples}
-        samples += [sample for sample in train if sample.image.name not in few]
+        names = {sample.image.name for sample in samples}
+        samples += [sample for sample in train if sample.image.name not in names]
     width = table_width(len(classes), b, k, settings.fill)
     table = hard_negatives(classes, width, underscores=settings.underscores, cache=cache)
     sampler = HardNegativeSampler(
@@ -62,18 +56,18 @@ def hard_draws(
 
 
 class MakeBatches(Protocol):
-    """Turns draws into batches, of what the learner looks at: features from the bank, pixels, or both."""
+    """Returns a function from a learner to its batches: features from the bank, pixels, or both."""
 
     def __call__(
         self, samples: Sequence[Sample], labels: Tensor, sampler: Sampler, *, training: bool
     ) -> Callable[[AbstractLearner], Batches]:
-        """``labels`` (N,), or (N, V) one a view; ``training``: augmented views, else the one upright and whole."""
+        """``labels`` (N,), or (N, V), one per view; ``training``: augmented views, else the test view."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What there is to learn from, and with what means."""
+    """The data of a run, and the means to use them."""
 
     classes: tuple[str, ...]
     """The base classes."""
@@ -84,39 +78,39 @@ class Task:
     unlabelled: UnlabelledPool | None = None
     """Images for the new stage."""
     new_stage: bool = True
-    """Whether the protocol has one: where not (cross-dataset, few-shot), MAO is its base stage over all epochs."""
+    """Whether the protocol has a new stage; if not (cross-dataset, few-shot), MAO is its base stage over all epochs."""
     train: Sequence[Sample] = ()
     """The whole training split of the base classes, for ``pool: train``."""
     make_batches: MakeBatches
     foundation: Callable[[], AbstractLearner]
-    """Makes zero-shot CLIP, bound to the new classes."""
+    """Returns zero-shot CLIP, bound to the new classes."""
     epochs: int = 20
     """Epochs of the published learner; MAO splits them evenly between its stages."""
     lr: float = 0.002
     """Learning rate of the published learner."""
     batch_size: int = 32
-    """Images a batch outside MAO's base stage."""
+    """Images per batch outside MAO's base stage."""
     views: int = 1
-    """Different augmented views of each image."""
+    """Different augmented views per image."""
     seed: int = 1
     cache: Path | None = None
-    """A folder for hard-negative tables."""
+    """Folder of hard-negative tables."""
     pseudo_labels: PseudoLabelStore = field(default_factory=PseudoLabelStore)
-    """Keeps the labels of the pool's images; those in it are used, not predicted again."""
+    """Keeps the pseudo-labels; those that it has are not predicted again."""
 
 
 class StageBuilder:
-    """The stages that methods are made of."""
+    """Builds the stages of a task."""
 
     def __init__(self, task: Task, settings: MaoSettings) -> None:
         self.task, self.settings = task, settings
         self.b, self.k = settings.b_and_k(len(task.classes))
-        halved = task.new_stage and task.new_classes
-        self.base_epochs = math.ceil(task.epochs / 2) if halved else task.epochs
+        has_new_stage = task.new_stage and task.new_classes
+        self.base_epochs = math.ceil(task.epochs / 2) if has_new_stage else task.epochs
         self.new_epochs = task.epochs - self.base_epochs
 
     def plain(self, updates: int = 0) -> Stage:
-        """The learner as published; with at least so many updates in all, if given."""
+        """Return the stage of the learner as published; with ``updates``: of at least so many updates in all."""
         task = self.task
         sampler: Sampler = RandomSampler(len(task.shots), task.batch_size, task.views, task.seed)
         if updates:
@@ -129,15 +123,15 @@ class StageBuilder:
         )  # fmt: skip
 
     def base(self, *, hard: bool = True, candidates: bool = True) -> Stage:
-        """Hard-negative batches and candidate cross-entropy (Eq. 4 to 6), or without one of the two."""
+        """Return MAO's base stage: hard-negative batches and candidate cross-entropy (Eq. 4 to 6), or one of them."""
         task, settings = self.task, self.settings
 
         def batches(learner: AbstractLearner) -> Batches:
             samples, sampler = hard_draws(
                 task.classes, task.shots, task.train, settings, views=task.views, seed=task.seed, cache=task.cache
             )
-            drawn = sampler if hard else RandomCandidateSampler(sampler)
-            return task.make_batches(samples, _labels(samples), drawn, training=True)(learner)
+            chosen = sampler if hard else RandomCandidateSampler(sampler)
+            return task.make_batches(samples, _labels(samples), chosen, training=True)(learner)
 
         over_batch = candidate_cross_entropy if settings.candidates == "unique" else per_image_cross_entropy
         classify: Classify = over_batch if candidates else F.cross_entropy
@@ -147,15 +141,15 @@ class StageBuilder:
             updates=self.base_updates, batch_size=size,
         )  # fmt: skip
 
-    def after(self, **how: bool) -> list[Stage]:
-        """The new stage, where the protocol has one."""
-        return [self.new(**how)] if self.task.new_stage else []
+    def new_if_any(self) -> list[Stage]:
+        """Return the new stage, where the protocol has one."""
+        return [self.new()] if self.task.new_stage else []
 
     def new(self, *, true_labels: bool = False, restricted: bool = True) -> Stage:
-        """Pseudo-labelled batches of new classes, cross-entropy over all of these (Eq. 7 and 8).
+        """Return MAO's new stage: pseudo-labelled batches, cross-entropy over all new classes (Eq. 7 and 8).
 
-        Not ``restricted``: over base and new classes together. That is how we read Table 4 (c), new-class data without
-        Alterable Regularization, for in section 3.3 the regularization is that the new-class candidates supersede the
+        Not ``restricted``: over base and new classes together. This is our reading of Table 4 (c), new-class data
+        without Alterable Regularization: in section 3.3 the regularization is that new-class candidates replace the
         base-class ones.
         """
         task = self.task
@@ -170,7 +164,7 @@ class StageBuilder:
             sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
             return task.make_batches(samples, labels[kept], sampler, training=True)(learner)
 
-        classes = task.new_classes  # these first, for the labels count among them
+        classes = task.new_classes  # these first: labels index them
         if not restricted:
             classes += tuple(name for name in task.classes if name not in set(task.new_classes))
         size = min(task.batch_size, len(pool.samples))
@@ -180,10 +174,7 @@ class StageBuilder:
         )  # fmt: skip
 
     def distill(self) -> Stage:
-        """All images without their labels, all classes bound: for learners whose loss looks at no label.
-
-        The labelled images of the base classes and the unlabelled ones are what MAO sees, too.
-        """
+        """Return a stage on the images of MAO without labels, over all classes: for learners that need no label."""
         task = self.task
         samples = [*task.shots, *(task.unlabelled.samples if task.unlabelled else ())]
         sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
@@ -211,7 +202,7 @@ class StageBuilder:
         if labels is None:
             labeler = task.foundation() if self.settings.labeler == "foundation" else learner
             each_view = self.settings.label_views == "each"
-            sampler = EveryViewSampler(len(images), task.views if each_view else 1, task.batch_size)
+            sampler = SequentialSampler(len(images), task.batch_size, views=task.views if each_view else 1)
             unknown = torch.zeros(len(images), dtype=torch.int64)
             batches = task.make_batches(pool.samples, unknown, sampler, training=each_view)(labeler)
             labels = predict_labels(labeler, batches.epoch(0), images)
@@ -219,12 +210,16 @@ class StageBuilder:
         return labels.labels, torch.arange(len(images)) if top is None else labels.most_confident(top)
 
     def pool(self) -> UnlabelledPool:
-        """The unlabelled images."""
+        """Return the unlabelled images.
+
+        Raises:
+            ValueError: the task cannot have a new stage; the message says why.
+        """
         pool, classes = self.task.unlabelled, self.task.new_classes
         if not self.task.new_stage:
             raise ValueError(
-                "this protocol tunes on all classes and has none that are new, so MAO's new stage has nothing to do: "
-                "choose the method mao, which is its base stage here"
+                "this protocol tunes on all classes and has no new ones, so MAO has no new stage: choose the method "
+                "mao, which is its base stage here"
             )
         if not classes or pool is None or not pool.samples:
             raise ValueError(
@@ -238,19 +233,19 @@ class StageBuilder:
 
     @property
     def base_updates(self) -> int:
-        """Updates an epoch of the base stage."""
+        """Updates per epoch of the base stage."""
         return max(1, len(self.task.shots) // self.b)
 
     @property
     def new_updates(self) -> int:
-        """Updates an epoch of the new stage (at most: ``top_per_class`` may find fewer images)."""
+        """Updates per epoch of the new stage, at most: ``top_per_class`` may keep fewer images."""
         count = len(self.pool().samples)
         if self.settings.top_per_class:
             count = min(count, self.settings.top_per_class * len(self.task.new_classes))
         return max(1, count // self.task.batch_size)
 
     def updates(self) -> int:
-        """Updates of MAO in all."""
+        """Return the number of MAO's updates in all."""
         new = self.new_epochs * self.new_updates if self.task.new_stage else 0
         return self.base_epochs * self.base_updates + new
 

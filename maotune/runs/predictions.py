@@ -58,11 +58,11 @@ class Scoring:
 def _pseudo_labels(splits: Splits, made: PseudoLabels | None) -> dict[str, Any] | None:
     if made is None or splits.unlabelled is None:
         return None
-    first = [column.reshape(len(column), -1)[:, 0] for column in (made.labels, made.confidence)]
+    labels, confidence = made.first_view()
     truth: Sequence[int] = splits.unlabelled.true_labels
     return {
         "classes": list(splits.new_classes),
-        "given": first[0].tolist(),
+        "given": labels.tolist(),
         "true": list(truth),
-        "confidence": [round(value, 4) for value in first[1].tolist()],
+        "confidence": [round(value, 4) for value in confidence.tolist()],
     }

@@ -60,6 +60,8 @@ def test_sequential_batches_hold_every_image_in_order() -> None:
     assert [image for batch in batches for image, _ in batch] == list(range(11))
     assert [len(batch) for batch in batches] == [4, 4, 3]
     assert len(SequentialSampler(11, 4)) == 3
+    assert SequentialSampler(3, 4, views=2).epoch(5) == [[(0, 0), (0, 1), (1, 0), (1, 1)], [(2, 0), (2, 1)]]
+    assert len(SequentialSampler(3, 4, views=2)) == 2
 
 
 def test_features_and_pixels_are_of_the_same_image_and_view(samples: list[Sample]) -> None:

@@ -14,7 +14,7 @@ from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
 from maotune.mao.methods import METHODS, build_stages
 from maotune.mao.pseudo_labels import PseudoLabelStore
-from maotune.mao.sampler import EveryViewSampler, StretchedSampler
+from maotune.mao.sampler import StretchedSampler
 from maotune.mao.settings import MaoSettings
 from maotune.mao.stages import Task
 from maotune.train.history import StepDone
@@ -198,11 +198,6 @@ def test_a_stretched_sampler_goes_on_where_it_was():
     assert [batch for epoch in range(3) for batch in longer.epoch(epoch)] == [
         batch for epoch in range(7) for batch in inner.epoch(epoch)
     ]
-
-
-def test_views_in_order():
-    assert EveryViewSampler(3, 2, 4).epoch(5) == [[(0, 0), (0, 1), (1, 0), (1, 1)], [(2, 0), (2, 1)]]
-    assert len(EveryViewSampler(3, 2, 4)) == 2
 
 
 def truth(batch) -> list[int]:

@@ -49,7 +49,7 @@ def test_short_batches_hold_the_released_classes_without_its_random_ones(run):
     """The released code gives each query at least two others, random ones where its list has no more; ours does not."""
     sampler, same = released_sampler(run), 0
     for queries, released in RUNS[run]["examples_labels_to_minibatch"]:
-        ours = [*queries, *sampler.nearest(np.array(queries)).tolist()]
+        ours = [*queries, *sampler.companions(np.array(queries)).tolist()]
         used, missing = set(queries), 0
         for query in queries:
             left = [c for c in sampler.table[query].tolist() if c not in used]
