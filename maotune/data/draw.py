@@ -1,4 +1,4 @@
-"""Which images are drawn, and which classes are base and new: exactly as in CoOp's code, for every seed."""
+"""Draw few-shot images, and split classes into base and new: exactly as in CoOp's code, for every seed."""
 
 import math
 import random
@@ -12,18 +12,17 @@ PoolMode = Literal["balanced", "natural", "natural+off-class"]
 
 
 def few_shot(dataset: Dataset, shots: int, seed: int | random.Random) -> Dataset:
-    """Draw ``shots`` training images a class, and min(``shots``, 4) validation images a class from the same stream.
+    """Draw ``shots`` training images per class, and min(``shots``, 4) validation images from the same stream.
 
-    CoOp's draw: one Python ``random`` stream; classes in the order in which they first occur in the split;
-    all images of a class that has fewer. To split into base and new classes too, draw first
-    (``base_new(few_shot(...))``), as CoOp does. A ``random.Random`` instead of a seed continues its stream.
-    The test split and unlabelled images stay.
+    CoOp's draw: one Python ``random`` stream; classes in the order in which they first occur in the split; all images
+    of a class that has fewer. Draw before splitting into base and new classes (``base_new(few_shot(...))``), as CoOp
+    does. A ``random.Random`` instead of a seed continues its stream. The test split and unlabelled images stay.
 
     Raises:
         ValueError: ``shots`` < 1, or a class without any training image.
     """
     if shots < 1:
-        raise ValueError(f"shots is {shots}: give the number of training images a class, 1 or more")
+        raise ValueError(f"shots is {shots}: give the number of training images per class, 1 or more")
     present = {sample.label for sample in dataset.train}
     if missing := [name for label, name in enumerate(dataset.classes) if label not in present]:
         raise ValueError(
@@ -46,7 +45,7 @@ def _draw(samples: Sequence[Sample], shots: int, stream: random.Random) -> tuple
 
 
 def base_new(dataset: Dataset) -> tuple[Dataset, Dataset]:
-    """The base half, the first ceil(C/2) labels, and the new half, the rest; both labelled from 0.
+    """Split into the base half, the first ceil(C/2) labels, and the new half, the rest; both labelled from 0.
 
     Images without a label are in both.
 
@@ -66,30 +65,30 @@ def base_new(dataset: Dataset) -> tuple[Dataset, Dataset]:
 def _only(dataset: Dataset, labels: Collection[int], name: str) -> Dataset:
     relabel: Mapping[int, int] = {label: position for position, label in enumerate(sorted(labels))} | {-1: -1}
 
-    def of(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    def relabelled(samples: Sequence[Sample]) -> tuple[Sample, ...]:
         return tuple(Sample(sample.image, relabel[sample.label]) for sample in samples if sample.label in relabel)
 
     return replace(
         dataset,
         name=name,
         classes=tuple(dataset.classes[label] for label in sorted(labels)),
-        train=of(dataset.train),
-        val=of(dataset.val),
-        test=of(dataset.test),
-        unlabelled=of(dataset.unlabelled),
+        train=relabelled(dataset.train),
+        val=relabelled(dataset.val),
+        test=relabelled(dataset.test),
+        unlabelled=relabelled(dataset.unlabelled),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class UnlabelledPool:
-    """Images for MAO's new stage."""
+    """Unlabelled images for MAO's new stage."""
 
     samples: tuple[Sample, ...]
     """The images, all with label -1."""
     true_labels: tuple[int, ...]
     """The hidden labels, only to report the accuracy of pseudo-labels: -1 where unknown or of no new class."""
     mode: str
-    """How they were drawn."""
+    """How they were drawn (``PoolMode``)."""
 
 
 def unlabelled_pool(
@@ -99,13 +98,12 @@ def unlabelled_pool(
     mode: PoolMode = "balanced",
     off_class: Dataset | None = None,
 ) -> UnlabelledPool:
-    """Unlabelled images of the classes of ``new``, drawn from its training split.
+    """Draw unlabelled images of the classes of ``new`` from its training split.
 
-    ``balanced``: ``shots`` of each true class, as in the paper: the hidden labels choose (the same images
-    where ``new`` is a few-shot set already). ``natural``: ``shots`` x C images whatever their class: no label
-    is looked at. ``natural+off-class``: as many, from the training splits of ``new`` and ``off_class``
-    together, so that some belong to no new class. A data set that comes with unlabelled images of its own has
-    nothing hidden to choose by: they are the natural pool.
+    ``balanced``: ``shots`` of each true class, as in the paper: the hidden labels choose (the same images where ``new``
+    is a few-shot set already). ``natural``: ``shots`` x C images whatever their class: no label is used.
+    ``natural+off-class``: as many, from the training splits of ``new`` and ``off_class`` together, so that some belong
+    to no new class. Unlabelled images of the data set's own are part of the natural pools.
 
     Raises:
         ValueError: an unknown mode; no images; ``off_class`` given or missing against the mode.

@@ -1,4 +1,4 @@
-"""Data sets to look at and to take away: a description, and a plain image folder."""
+"""Describe a data set, and export it as a plain image folder."""
 
 import os
 import re
@@ -17,40 +17,40 @@ SPLITS = ("train", "val", "test", "unlabelled")
 
 @dataclass(frozen=True, slots=True)
 class SplitSize:
-    """Images of one split."""
+    """Size of one split."""
 
     images: int
     smallest: int
-    """Images of the class that has fewest."""
+    """Images of the smallest class."""
     largest: int
-    """Images of the class that has most."""
+    """Images of the largest class."""
     empty: tuple[str, ...]
-    """Classes without any."""
+    """Classes without an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What ``maotune data show`` says of a data set."""
+    """Classes and sizes of a data set (``maotune data show``)."""
 
     name: str
     classes: tuple[str, ...]
     base: int
-    """How many of the classes, from the first on, are base classes."""
+    """Number of base classes; they are the first."""
     templates: tuple[str, ...]
     splits: dict[str, SplitSize]
 
 
 def describe(dataset: Dataset) -> Description:
-    """Counts of classes and images; nothing is read."""
+    """Count classes and images; no file is read."""
     splits = {}
     for split in SPLITS:
         samples = getattr(dataset, split)
         if not samples:
             continue
         counts = Counter(sample.label for sample in samples)
-        of_class = [counts[label] for label in range(len(dataset.classes))] if split != "unlabelled" else []
-        empty = tuple(name for name, count in zip(dataset.classes, of_class, strict=False) if not count)
-        splits[split] = SplitSize(len(samples), min(of_class, default=0), max(of_class, default=0), empty)
+        per_class = [counts[label] for label in range(len(dataset.classes))] if split != "unlabelled" else []
+        empty = tuple(name for name, count in zip(dataset.classes, per_class, strict=False) if not count)
+        splits[split] = SplitSize(len(samples), min(per_class, default=0), max(per_class, default=0), empty)
     return Description(dataset.name, dataset.classes, -(-len(dataset.classes) // 2), dataset.templates, splits)
 
 
@@ -58,10 +58,10 @@ def export(dataset: Dataset, folder: Path, progress: Progress | None = None) -> 
     """Write a data set as an image folder: ``train/CLASS/00000.jpg``, ..., and ``classes.tsv`` with the names in order.
 
     Files are copied as they are; images that are not files become PNG. ``load_dataset(folder)`` reads
-    classes, labels and splits back. The folder appears when all of it is there, or not at all.
+    classes, labels and splits back. The folder appears atomically.
 
     Returns:
-        How many images were written.
+        The number of images written.
 
     Raises:
         FileExistsError: there is something of this name already.
@@ -99,7 +99,7 @@ def _write(sample: Sample, stem: Path) -> None:
 
 
 def _folder_names(classes: tuple[str, ...]) -> list[str]:
-    """A folder name a class that any file system takes; different even where case does not count."""
+    """Return one folder name per class, valid on any file system, and distinct also where case is ignored."""
     names: list[str] = []
     taken: set[str] = set()
     for display in classes:

@@ -1,4 +1,4 @@
-"""Unpacking archives that came from elsewhere: nothing leaves the target, only plain files, sizes capped.
+"""Unpack archives from elsewhere safely: nothing is written outside the target, only plain files, of limited size.
 
 Stricter than ``tarfile``'s data filter: that one lets links through, strips a leading slash where this refuses, and
 counts nothing. Data sets need neither links nor devices.
@@ -13,8 +13,9 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
@@ -34,7 +35,7 @@ BROKEN = (
     LookupError,
     ArithmeticError,
 )
-"""What Python's readers of archives raise where an archive is damaged."""
+"""Errors of Python's readers of archives where an archive is damaged."""
 
 
 class ArchiveError(ValueError):
@@ -43,7 +44,7 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an archive may hold, at most. The largest original is ImageNet's: 148 GB in one file, 1,281,167 pictures."""
+    """Largest archive that is unpacked. The largest original is ImageNet's: 148 GB in one file, 1,281,167 pictures."""
 
     members: int = 500_000
     """Files and folders. ImageNet's training images are a thousand archives, of 1,300 each."""
@@ -58,7 +59,7 @@ class StrictHeader(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "StrictHeader":
-        """The next header.
+        """Read the next header.
 
         Raises:
             ReadError: it is damaged or cut off. HeaderError: the archive is at its end.
@@ -70,7 +71,7 @@ class StrictHeader(tarfile.TarInfo):
 
 
 class _Budget:
-    """Counts what is unpacked, and stops where it is too much."""
+    """Counts members and bytes, and stops where they are too many."""
 
     def __init__(self, archive: Path, target: Path, limits: Limits) -> None:
         self.archive, self.target, self.limits = archive, target, limits
@@ -79,7 +80,7 @@ class _Budget:
         self.members = self.bytes = 0
 
     def spend(self, size: int) -> None:
-        """One more member, of ``size`` bytes."""
+        """Count one more member of ``size`` bytes."""
         if size < 0:
             raise ArchiveError(f"{self.archive} is broken: a file in it has a negative size")
         self.members += 1
@@ -97,6 +98,10 @@ class _Budget:
             raise ArchiveError(f"{self.archive}: {self.free / 1e9:,.1f} GB are free in {self.target}, too few for it")
 
 
+Member = tuple[PurePosixPath, Callable[[], IO[bytes] | None] | None, int]
+"""Path of a member, a function that opens it (None: a folder), and the position in the archive in bytes."""
+
+
 def unpack(
     archive: Path,
     target: Path,
@@ -107,11 +112,11 @@ def unpack(
     """Unpack parts of a tar (plain, gz, bz2, xz) or zip archive into an existing folder.
 
     Args:
-        archive: its kind is told by its first bytes, not by its name.
+        archive: its kind is recognised by its first bytes, not by its name.
         target: a folder that nobody else writes to. After an error it may hold a part: hand in a temporary one.
-        wanted: by path in the archive (a file, a folder, or ``.`` for all) where it goes below ``target``.
+        wanted: destination below ``target`` by path in the archive (a file, a folder, or ``.`` for all).
         limits: by default those of ``Limits``.
-        progress: hears of bytes of the archive.
+        progress: called with bytes of the archive.
 
     Raises:
         ArchiveError: it is broken or cut off; a member has an absolute path or one with ``..``, or is a link or a
@@ -120,11 +125,17 @@ def unpack(
     if not archive.is_file():
         raise FileNotFoundError(f"{archive}: there is no such file")
     budget = _Budget(archive, target, limits or Limits())
-    found: set[str] = set()
+    missing = dict(wanted)
     try:
         with archive.open("rb") as file:
             read = _zip if file.read(2) == b"PK" else _tar
-        found = read(archive, target, wanted, budget, progress)
+        for path, open_member, position in read(archive, budget):
+            if (place := _place(path, wanted)) is not None:
+                missing.pop(place[0], None)
+                if open_member is not None and (source := open_member()) is not None:
+                    _write(source, target / place[1])
+            if progress is not None:
+                progress(position, budget.packed)
     except ArchiveError:
         raise
     except BROKEN as error:
@@ -135,14 +146,11 @@ def unpack(
         if error.filename is None:  # gzip's complaints about content are of this type
             raise ArchiveError(f"{archive} is cut off or no archive ({error}): get it again") from error
         raise ArchiveError(f"{archive} cannot be unpacked into {target}: {error}") from error
-    if missing := [inner for inner in wanted if inner not in found]:
-        raise ArchiveError(f"{archive} does not hold {missing[0]}: is it another archive of the same name?")
+    if missing:
+        raise ArchiveError(f"{archive} does not hold {next(iter(missing))}: is it another archive of the same name?")
 
 
-def _tar(
-    archive: Path, target: Path, wanted: Mapping[str, str], budget: _Budget, progress: Progress | None
-) -> set[str]:
-    found: set[str] = set()
+def _tar(archive: Path, budget: _Budget) -> Iterator[Member]:
     with (
         archive.open("rb") as raw,
         _decompressed(raw) as stream,
@@ -154,19 +162,13 @@ def _tar(
             if not (member.isdir() or (member.isreg() and not member.issparse())):
                 kind = "a link" if member.issym() or member.islnk() else "no plain file"
                 raise ArchiveError(f"{archive}: its member {member.name!r:.200} is {kind}: not unpacked")
-            if (place := _place(path, wanted)) is not None:
-                found.add(place[0])
-                if not member.isdir() and (source := tar.extractfile(member)) is not None:
-                    _write(source, target / place[1])
-            if progress is not None:
-                progress(raw.tell(), budget.packed)
+            yield path, None if member.isdir() else partial(tar.extractfile, member), raw.tell()
         while rest := stream.read(1 << 20):  # up to the checksum at its end
             budget.spend(len(rest))
-    return found
 
 
 def _decompressed(raw: BinaryIO) -> IO[bytes]:
-    """What a compressed file holds. Not by ``tarfile``, which takes a download that was cut off for a whole one."""
+    """Open a compressed file. ``tarfile`` would take a download that was cut off for a complete one."""
     start = raw.read(6)
     raw.seek(0)
     if start.startswith(b"\x1f\x8b"):
@@ -176,32 +178,23 @@ def _decompressed(raw: BinaryIO) -> IO[bytes]:
     return lzma.open(raw) if start == b"\xfd7zXZ\0" else raw
 
 
-def _zip(
-    archive: Path, target: Path, wanted: Mapping[str, str], budget: _Budget, progress: Progress | None
-) -> set[str]:
-    found: set[str] = set()
+def _zip(archive: Path, budget: _Budget) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
-        for member in file.infolist():  # all of them, before anything is written
+        members = file.infolist()
+        for member in members:  # all of them, before anything is written
             budget.spend(member.file_size)
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ArchiveError(f"{archive}: its member {member.filename!r:.200} is no plain file: not unpacked")
             _checked(member.filename, archive)
-        done = 0
-        for member in file.infolist():
-            if (place := _place(_checked(member.filename, archive), wanted)) is not None:
-                found.add(place[0])
-                if not member.is_dir():
-                    with file.open(member) as source:
-                        _write(source, target / place[1])
-            done += member.compress_size
-            if progress is not None:
-                progress(done, budget.packed)
-    return found
+        position = 0
+        for member in members:
+            position += member.compress_size
+            path = _checked(member.filename, archive)
+            yield path, None if member.is_dir() else partial(file.open, member), position
 
 
 def _checked(name: str, archive: Path) -> PurePosixPath:
-    """The path of a member that stays where it is put."""
+    """Return the path of a member, or refuse one that leads out of the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or re.search(r"^[A-Za-z]:|[\\\0]", name):
         raise ArchiveError(f"{archive}: its member {name!r:.200} would leave the folder: not unpacked")
@@ -209,7 +202,7 @@ def _checked(name: str, archive: Path) -> PurePosixPath:
 
 
 def _place(path: PurePosixPath, wanted: Mapping[str, str]) -> tuple[str, str] | None:
-    """Which of ``wanted`` a member belongs to, and where it goes; None: not wanted, or litter of macOS."""
+    """Return the key of ``wanted`` that holds a member, and its destination; None: not wanted, or made by macOS."""
     if path.name.startswith("._") or "__MACOSX" in path.parts:
         return None
     for inner, outer in wanted.items():
@@ -220,5 +213,5 @@ def _place(path: PurePosixPath, wanted: Mapping[str, str]) -> tuple[str, str] | 
 
 def _write(source: IO[bytes], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with source, path.open("wb") as file:
         shutil.copyfileobj(source, file, 1 << 20)

@@ -14,18 +14,18 @@ from maotune.data.sets.named import Counts, Part, named_sets
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A piece that is needed and not there."""
+    """A part that is needed and missing."""
 
     path: str
-    """Where it belongs."""
+    """Below the folder of the data set."""
     archives: tuple[str, ...]
-    """What it is made from: the first of these that there is."""
+    """Any of these holds it."""
     also: str | None
-    """And this."""
+    """A second archive that is needed."""
 
     @classmethod
-    def of(cls, part: Part) -> "Missing":
-        """A piece that is not there."""
+    def from_part(cls, part: Part) -> "Missing":
+        """Describe a missing part."""
         return cls(part.path, tuple(part.archives), part.also)
 
     def __str__(self) -> str:
@@ -35,59 +35,56 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class SetCheck:
-    """What lies on disk of one data set."""
+    """State of one data set on disk."""
 
     name: str
     state: str
-    """``complete``, ``differs`` (all there, counts unlike the original's), ``incomplete`` or ``missing``."""
+    """``complete``, ``differs`` (complete, but with other counts than the original), ``incomplete`` or ``missing``."""
     folder: str
     page: str
     missing: tuple[Missing, ...]
     split: str | None
-    """The name of its split file, if it has one."""
+    """Name of its split file, if it has one."""
     split_there: bool
     expected: Counts
     found: Counts | None
-    """None where it cannot be listed."""
+    """Counts on disk; None where the images cannot be listed."""
     gone: int
-    """Images that are listed and not there."""
+    """Number of images that are listed and do not exist."""
     example: str | None
-    """One of those."""
+    """One of these."""
     problem: str | None
-    """Why it cannot be listed."""
+    """Why the images cannot be listed."""
     note: str
 
     def advice(self, root: Path) -> list[str]:
-        """What is wrong and what to do, a sentence each; empty where nothing is."""
-        said = [self.problem] if self.problem and not self.missing else []
-        said += map(str, self.missing)
+        """Return what is wrong and what to do, one sentence each; empty where the data set is complete."""
+        sentences = [self.problem] if self.problem and not self.missing else []
+        sentences += map(str, self.missing)
         if self.missing:
-            said.append(f"get this from {self.page}" + (f"; {self.note}" if self.note else ""))
-            said.append(f"put it into {self.folder}, then: maotune data prepare {self.name} --root {root}")
+            sentences.append(f"get this from {self.page}" + (f"; {self.note}" if self.note else ""))
+            sentences.append(f"put it into {self.folder}, then: maotune data prepare {self.name} --root {root}")
         if self.split and not self.split_there:
-            said.append(
+            sentences.append(
                 f"{self.split}, linked from CoOp's DATASETS.md, belongs in {self.folder}: without it the split is "
                 "drawn by CoOp's rules, and is not the published one"
             )
         if self.gone:
-            said.append(f"{self.gone} images are listed and not there, for instance {self.example}")
+            sentences.append(f"{self.gone} images are listed and not there, for instance {self.example}")
         if self.found is not None:
             pairs = zip(Counts._fields, self.found, self.expected, strict=True)
             if differing := [f"{what} {got:,} (expected {wanted:,})" for what, got, wanted in pairs if got != wanted]:
-                said.append("counts differ from the original's: " + ", ".join(differing))
-        return said
+                sentences.append("counts differ from the original's: " + ", ".join(differing))
+        return sentences
 
 
 def check(name: str, root: Path) -> SetCheck:
-    """What is there of the data set ``name`` (a key of ``named_sets()``) below ``root``.
-
-    Lists and counts; no image is opened.
-    """
+    """Check the data set ``name`` (a key of ``named_sets()``) below ``root``: files and counts; no image is opened."""
     row = named_sets()[name]
     folder = root / row.folder
     split_there = row.split_file is not None and (folder / row.split_file).is_file()
     missing = tuple(
-        Missing.of(part)
+        Missing.from_part(part)
         for part in row.parts
         if not (part.annotation and split_there) and not is_there(folder / part.path)
     )
@@ -128,12 +125,12 @@ def _state(there: bool, lacks: bool, as_expected: bool) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """A file, or a folder with something in it."""
+    """Whether ``path`` is a file, or a folder that is not empty."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def _gone(dataset: Dataset) -> list[str]:
-    """Images that the splits name and that do not exist, by one look into each folder."""
+    """Return the images of the splits that do not exist; each folder is listed once."""
     listed: dict[str, set[str]] = {}
     gone = []
     for split in (dataset.train, dataset.val, dataset.test):

@@ -1,4 +1,4 @@
-"""The layout of a public data set, made from the archives that its authors offer. Nothing is downloaded."""
+"""Make CoOp's layout of a public data set from the archives that its authors offer. Nothing is downloaded."""
 
 import logging
 import os
@@ -20,34 +20,34 @@ log = logging.getLogger(__name__)
 
 _BUILDING = ".preparing-"
 _STALE_SECONDS = 900.0
-"""A folder that is being built shows a sign of life more often than this."""
+"""A temporary folder that is still in use is touched more often than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What ``prepare`` did."""
+    """Result of ``prepare``."""
 
     name: str
     folder: str
     made: tuple[str, ...]
     """Files and folders that are new, below the folder."""
     present: tuple[str, ...]
-    """Those that were there: not touched."""
+    """Those that existed before; they are not touched."""
     missing: tuple[Missing, ...]
-    """Those that are needed and whose archives are not there."""
+    """Those that are needed, and whose archives are missing."""
 
 
 def prepare(name: str, root: Path, archives: Path | None = None, progress: Progress | None = None) -> Prepared:
-    """Make what can be made of a data set in CoOp's layout, from archives that are there already.
+    """Make CoOp's layout of a data set as far as its archives are present.
 
-    A file or folder appears when all of it is there, or not at all, and what is there is left alone: a run that was
-    stopped is simply run again. The archives stay.
+    Each file or folder appears atomically, and existing ones are not touched: after an interruption, run it again. The
+    archives stay.
 
     Args:
         name: a key of ``named_sets()``.
         root: the folder of all data sets.
         archives: where the archives are; by default in the data set's own folder, or in ``root``.
-        progress: hears of bytes of the archive that is being unpacked.
+        progress: called with bytes of the archive that is being unpacked.
 
     Raises:
         ArchiveError: an archive is broken, or not what it should be. OSError: no room, or no right to write.
@@ -66,22 +66,24 @@ def prepare(name: str, root: Path, archives: Path | None = None, progress: Progr
             todo.setdefault(archive, []).append(part)
         else:
             missing.append(part)
-    for archive, of_archive in todo.items():
+    for archive, its_parts in todo.items():
         folder.mkdir(parents=True, exist_ok=True)
-        _make(archive, of_archive, folder, places, progress)
-    made = [part.path for of_archive in todo.values() for part in of_archive]
+        _unpack_parts(archive, its_parts, folder, places, progress)
+    made = [part.path for its_parts in todo.values() for part in its_parts]
     split_there = row.split_file is not None and (folder / row.split_file).is_file()
     return Prepared(
         name,
         str(folder),
         tuple(made),
         tuple(part.path for part in parts if part.path not in made and part not in missing),
-        tuple(Missing.of(part) for part in missing if part not in split and not (part.annotation and split_there)),
+        tuple(
+            Missing.from_part(part) for part in missing if part not in split and not (part.annotation and split_there)
+        ),
     )
 
 
 def _find(part: Part, places: Sequence[Path], root: Path) -> Path | None:
-    """What a part can be made from, of what there is."""
+    """Return an archive that is present and holds the part."""
     if part.also is not None and _first([place / part.also for place in places]) is None:
         return None
     siblings = [root / part.sibling] if part.sibling else []
@@ -92,10 +94,10 @@ def _first(files: Sequence[Path]) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _make(
+def _unpack_parts(
     archive: Path, parts: Sequence[Part], folder: Path, places: Sequence[Path], progress: Progress | None
 ) -> None:
-    """Make parts from one archive, in one pass, in a folder of their own; then move them to where they belong."""
+    """Unpack the parts in one archive, in one pass, into a temporary folder; then move them to their places."""
     _clear_stale(folder)
     building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
 
@@ -115,31 +117,31 @@ def _make(
         if wanted:
             unpack(archive, building, wanted, progress=alive)
         for number, part in enumerate(parts):
-            made = building / str(number)
+            unpacked = building / str(number)
             _, _, deeper = part.archives.get(archive.name, "").partition("!")
             if deeper:
-                nested = made.rename(building / f"{number}.archive")
+                nested = unpacked.rename(building / f"{number}.archive")
                 unpack(nested, building, {deeper: str(number)}, progress=alive)
             if part.finish is not None:
                 devkit = _first([place / (part.also or "") for place in places])
-                FINISH[part.finish](made, devkit, alive)
+                FINISH[part.finish](unpacked, devkit, alive)
             target = folder / part.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not is_there(target):  # another run may have been quicker
-                os.rename(made, target)
+            if not is_there(target):  # another process may have been quicker
+                os.rename(unpacked, target)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _clear_stale(folder: Path) -> None:
-    for left in folder.glob(f"{_BUILDING}*"):
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            log.warning("%s is left over from a run that was stopped: deleted", left)
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover in folder.glob(f"{_BUILDING}*"):
+        if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+            log.warning("%s is left over from a run that was stopped: deleted", leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _unpack_synsets(folder: Path, _: Path | None, alive: Progress) -> None:
-    """ImageNet's training images: an archive a class becomes a folder a class."""
+    """Unpack ImageNet's training images: one archive per class becomes one folder per class."""
     for inner in sorted(folder.glob("*.tar")):
         (folder / inner.stem).mkdir()
         unpack(inner, folder, {".": inner.stem}, progress=alive)
@@ -147,7 +149,7 @@ def _unpack_synsets(folder: Path, _: Path | None, alive: Progress) -> None:
 
 
 def _sort_validation(folder: Path, devkit: Path | None, alive: Progress) -> None:
-    """ImageNet's validation images: one heap becomes a folder a class, as the development kit says."""
+    """Sort ImageNet's validation images into one folder per class, by the labels in the development kit."""
     assert devkit is not None  # the part is not made without it
     kit = folder.with_name(f"{folder.name}.kit")
     data = "ILSVRC2012_devkit_t12/data"
