@@ -4,7 +4,8 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +27,7 @@ from maotune.data.sets.dataset import UnreadableImage
 from maotune.files import sha256
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""File name endings (lower case) that a folder is searched for. What a file holds is told by its first bytes."""
+"""File name endings (lower case) of images in a folder. The format of a file is recognised by its first bytes."""
 
 # The list of plugins, not of names: importing them registers them.
 FORMATS = tuple(
@@ -53,20 +54,28 @@ def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
     """Decode an open file into the upright RGB picture.
 
     The EXIF orientation is applied; transparency lies on white; 16-bit and floating point grey values are
-    scaled to 8 bits; of several frames the first counts.
+    scaled to 8 bits; of several frames the first is used.
 
     Raises:
         UnreadableImage: broken, cut off, no picture, or of more than ``MAX_PIXELS`` pixels. The message
         begins with ``name``.
     """
+    with _refusals(name), Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        return _rgb(_upright(image))
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Turn any error in the block into ``UnreadableImage``: decoders raise errors of any type on broken input."""
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            image.load()
-            return _rgb(_upright(image))
-    except Exception as error:  # decoders raise whatever they like on broken input
-        kind, reason = _why(error)
+        yield
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        kind, reason = _kind_and_reason(error)
         raise UnreadableImage(f"{name}: {reason}", kind) from error
 
 
@@ -89,7 +98,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """16-bit values over 257; fractions of 1 times 255; any other range stretched to 0..255."""
+    """Divide 16-bit values by 257, multiply fractions of 1 by 255, stretch any other range to 0..255."""
     values = np.nan_to_num(grey.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if np.issubdtype(grey.dtype, np.floating) and low >= 0 and high <= 1:
@@ -99,8 +108,8 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     return np.round((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
-def _why(error: Exception) -> tuple[str, str]:
-    """Kind and reason of a refusal, in words for people."""
+def _kind_and_reason(error: Exception) -> tuple[str, str]:
+    """Return kind and reason of a refusal, in words for people."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return "too large", f"more than {MAX_PIXELS / 1e6:.0f} million pixels; make a smaller copy"
     if isinstance(error, UnidentifiedImageError):
@@ -123,39 +132,29 @@ class ImageFile:
 
     @property
     def name(self) -> str:
-        """The path."""
+        """Path of the file."""
         return str(self.path)
 
     def read(self) -> Image.Image:
-        """The upright RGB picture.
+        """Decode the upright RGB picture.
 
         Raises:
             UnreadableImage: see ``upright_rgb``; also where the file is missing, empty, or no regular file.
         """
         self._status()
-        try:
-            with self.path.open("rb") as file:
-                return upright_rgb(file, self.name)
-        except OSError as error:
-            kind, reason = _why(error)
-            raise UnreadableImage(f"{self.path}: {reason}", kind) from error
+        with _refusals(self.name), self.path.open("rb") as file:
+            return upright_rgb(file, self.name)
 
     def digest(self) -> str:
-        """Hex SHA-256 of the file."""
+        """Return the hex SHA-256 of the file."""
         status = self._status()
-        try:
+        with _refusals(self.name):
             return _file_digest(self.path, status.st_size, status.st_mtime_ns)
-        except OSError as error:
-            kind, reason = _why(error)
-            raise UnreadableImage(f"{self.path}: {reason}", kind) from error
 
     def _status(self) -> os.stat_result:
-        try:
+        with _refusals(self.name):
             status = self.path.stat()
-        except OSError as error:
-            kind, reason = _why(error)
-            raise UnreadableImage(f"{self.path}: {reason}", kind) from error
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
             raise UnreadableImage(f"{self.path}: a folder or a device, not a file", "not a picture")
         if status.st_size == 0:
             raise UnreadableImage(f"{self.path}: the file is empty", "empty")
@@ -164,25 +163,22 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class MemoryImage:
-    """A picture that is decoded already, from the caller of the library."""
+    """A picture in memory, from the caller of the library."""
 
     image: Image.Image
     name: str
 
     def read(self) -> Image.Image:
-        """The upright RGB picture, by the rules of ``upright_rgb``.
+        """Convert to the upright RGB picture, by the rules of ``upright_rgb``.
 
         Raises:
             UnreadableImage: its colours cannot be converted, or its file turns out broken when it is loaded.
         """
-        try:
+        with _refusals(self.name):
             return _rgb(_upright(self.image))
-        except Exception as error:
-            kind, reason = _why(error)
-            raise UnreadableImage(f"{self.name}: {reason}", kind) from error
 
     def digest(self) -> str:
-        """Hex SHA-256 of size and RGB pixels."""
+        """Return the hex SHA-256 of size and RGB pixels."""
         picture = self.read()
         return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
 

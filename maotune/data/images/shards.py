@@ -1,4 +1,4 @@
-"""Tar shards of unlabelled images, as WebDataset writes them: pictures are read where they lie, nothing is unpacked."""
+"""Tar shards of unlabelled images, as WebDataset writes them; pictures are read in place, nothing is unpacked."""
 
 import hashlib
 import io
@@ -29,25 +29,25 @@ class TarImage:
     shard: Path
     member: str
     offset: int
-    """Of its first byte in the archive."""
+    """Position of its first byte in the archive."""
     size: int
     """In bytes."""
 
     @property
     def name(self) -> str:
-        """The archive, then the path in it."""
+        """Path of the archive, then the path in it."""
         return f"{self.shard}/{self.member}"
 
     def read(self) -> Image.Image:
-        """The upright RGB picture.
+        """Decode the upright RGB picture.
 
         Raises:
-            UnreadableImage: see ``upright_rgb``; also where the archive is gone or cut off.
+            UnreadableImage: see ``upright_rgb``; also where the archive is missing or cut off.
         """
         return upright_rgb(io.BytesIO(self._bytes()), self.name)
 
     def digest(self) -> str:
-        """Hex SHA-256 of the picture's file: the same as if it lay outside."""
+        """Return the hex SHA-256 of the picture's file, the same as outside the archive."""
         try:
             modified = os.stat(self.shard).st_mtime_ns
         except OSError as error:
@@ -70,19 +70,19 @@ class TarImage:
 
 @lru_cache(maxsize=1 << 18)
 def _digest(image: TarImage, modified_ns: int) -> str:
-    """Hash a picture once as long as its archive is not touched."""
+    """Hash a picture once as long as its archive is not modified."""
     return hashlib.sha256(image._bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class LostPart:
-    """What cannot be read of an archive, so that it is counted and listed like any picture that cannot be read."""
+class UnreadablePart:
+    """The part of an archive that cannot be read: counted and listed like a picture that cannot be read."""
 
     name: str
     reason: str
 
     def read(self) -> NoReturn:
-        """Refuse.
+        """Raise the error.
 
         Raises:
             UnreadableImage: always.
@@ -90,36 +90,36 @@ class LostPart:
         raise UnreadableImage(f"{self.name}: {self.reason}", "broken")
 
     def digest(self) -> NoReturn:
-        """Refuse, as ``read`` does."""
+        """Raise the error, as ``read`` does."""
         self.read()
 
 
 def read_shard(shard: Path) -> list[ImageRef]:
-    """The pictures of a tar archive by one pass over its headers, sorted by their paths in it.
+    """List the pictures of a tar archive by one pass over its headers, sorted by their paths in it.
 
-    Other files (WebDataset's .json, .txt, .cls beside each picture) are passed over; of two members with one name the
-    later counts, as when unpacking. Where the archive is broken, what comes before is listed, then a ``LostPart``.
+    Other files (WebDataset's .json, .txt, .cls beside each picture) are skipped; of two members with one name the later
+    counts, as when unpacking. Where the archive is broken, what comes before is listed, then a ``UnreadablePart``.
     """
-    found: dict[str, ImageRef] = {}
-    lost: str | None = None
+    by_path: dict[str, ImageRef] = {}
+    failure: str | None = None
     try:
         with tarfile.open(shard, "r:", tarinfo=StrictHeader) as tar:
             try:
                 for member in tar:
-                    if member.size < 0:  # would send the reader back to where it came from, for ever
+                    if member.size < 0:  # would send the reader back in an endless loop
                         raise tarfile.ReadError("a file of negative size")
                     path = PurePosixPath(member.name)
-                    plain = member.isreg() and not member.issparse()
-                    if plain and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                        found[str(path)] = TarImage(shard, str(path), member.offset_data, member.size)
+                    regular = member.isreg() and not member.issparse()
+                    if regular and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                        by_path[str(path)] = TarImage(shard, str(path), member.offset_data, member.size)
             except (*BROKEN, OSError) as error:
-                lost = f"the archive is cut off or broken, and what follows is not read ({error})"
+                failure = f"the archive is cut off or broken, and what follows is not read ({error})"
     except BROKEN:
-        lost = "no tar archive that can be read in place; one that is compressed must be unpacked to a .tar first"
+        failure = "no tar archive that can be read in place; one that is compressed must be unpacked to a .tar first"
     except OSError as error:
-        lost = f"cannot be read ({error})"
-    images = [found[name] for name in sorted(found)]
-    if lost is not None:
-        images.append(LostPart(str(shard), lost))
-    log.debug("%s: %d images%s", shard, len(found), f"; {lost}" if lost else "")
+        failure = f"cannot be read ({error})"
+    images = [by_path[name] for name in sorted(by_path)]
+    if failure is not None:
+        images.append(UnreadablePart(str(shard), failure))
+    log.debug("%s: %d images%s", shard, len(by_path), f"; {failure}" if failure else "")
     return images

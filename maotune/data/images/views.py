@@ -1,4 +1,4 @@
-"""From a picture to the pixels that CLIP sees. A view is a pure function of the picture and a seed."""
+"""Views: the pixels that CLIP sees, as a pure function of the picture and a seed."""
 
 import hashlib
 import math
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class View(Protocol):
-    """A way to look at a picture."""
+    """Turns a picture into pixels."""
 
     @property
     def fingerprint(self) -> str:
-        """Says all that the pixels depend on beside picture and seed."""
+        """All that the pixels depend on except picture and seed."""
         ...
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
-        """(3, h, w) float32 normalised pixels of an RGB picture."""
+        """Return the normalised pixels of an RGB picture, (3, h, w) float32."""
         ...
 
 
 def view_seed(digest: str, view: int) -> int:
-    """The seed of a view of the image with this content: the same in the feature bank and in a pixel loop.
+    """Return the seed of a view of the image with this content, the same in the feature bank and in batches of pixels.
 
     Views from 0 on are the epochs'; view -1-v is the partner of view v, for learners that compare two.
     """
@@ -38,7 +38,7 @@ def view_seed(digest: str, view: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TestView:
-    """CLIP's own: the short side resized, the centre cut out. The seed is ignored."""
+    """CLIP's own view: the short side is resized, the centre cropped. The seed is ignored."""
 
     __test__: ClassVar[bool] = False  # keeps pytest from collecting it for its name
 
@@ -50,9 +50,9 @@ class TestView:
         return f"test-1 {_numbers(self.preprocess)}"
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
-        """(3, size, size) float32."""
+        """Return the pixels, (3, size, size) float32."""
         size, short = self.preprocess.size, min(image.size)
-        if max(image.size) > 16 * short:  # a hair-thin picture would grow to gigabytes; only its middle is looked at
+        if max(image.size) > 16 * short:  # a very thin picture would grow to gigabytes; only its middle is used
             image = ImageOps.fit(image, (min(image.width, 16 * short), min(image.height, 16 * short)))
         width, height = image.size
         resized = (size * width // short, size * height // short)
@@ -66,11 +66,11 @@ class TestView:
 
 @dataclass(frozen=True, slots=True)
 class TrainView:
-    """CoOp's augmentation: a random part of random aspect ratio (3/4 to 4/3), resized, mirrored half of the time."""
+    """CoOp's augmentation: a random crop of random aspect ratio (3/4 to 4/3), resized, flipped with probability 1/2."""
 
     preprocess: "Preprocess"
     scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest share of the picture's area."""
+    """Smallest and largest fraction of the picture's area."""
     flip: bool = True
 
     @property
@@ -79,18 +79,18 @@ class TrainView:
         return f"train-1 {self.scale[0]:g}..{self.scale[1]:g} flip {self.flip} {_numbers(self.preprocess)}"
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
-        """(3, size, size) float32."""
+        """Return the pixels, (3, size, size) float32."""
         stream = random.Random(seed)
         size = self.preprocess.size
-        part = image.crop(_part(image.width, image.height, self.scale, stream))
-        part = part.resize((size, size), _filter(self.preprocess))
+        crop = image.crop(_crop_box(image.width, image.height, self.scale, stream))
+        crop = crop.resize((size, size), _filter(self.preprocess))
         if self.flip and stream.random() < 0.5:
-            part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return _normalised(part, self.preprocess)
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return _normalised(crop, self.preprocess)
 
 
-def _part(width: int, height: int, scale: tuple[float, float], stream: random.Random) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom: ten attempts, then the largest centred part within the ratios (torchvision's rule)."""
+def _crop_box(width: int, height: int, scale: tuple[float, float], stream: random.Random) -> tuple[int, int, int, int]:
+    """Draw left, top, right, bottom: ten attempts, then the largest centred crop within the ratios, as torchvision."""
     narrowest, widest = 3 / 4, 4 / 3
     for _ in range(10):
         area = width * height * stream.uniform(*scale)

@@ -1,4 +1,4 @@
-"""Data sets by name or path."""
+"""Load data sets by name or path."""
 
 import difflib
 import random
@@ -13,12 +13,12 @@ _FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), a .json file (CoOp's
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that have a name: those that are shipped, then those in CoOp's layout."""
+    """Return the names of data sets: those that are shipped, then those in CoOp's layout."""
     return (*icons.SETS, *named_sets())
 
 
 def load_unlabelled(source: str | Path) -> tuple[Sample, ...]:
-    """Images without labels: a folder, tar shards (a file, a folder, a pattern), or a data set of ``hub.FORM``.
+    """Load images without labels: a folder, tar shards (a file, a folder, a pattern), or a data set of ``hub.FORM``.
 
     Raises:
         ValueError: no image. NotADirectoryError: no such folder or shard.
@@ -35,7 +35,7 @@ def load_dataset(
     fractions: tuple[float, float] = (0.5, 0.2),
     stream: random.Random | None = None,
 ) -> Dataset:
-    """A data set by name (``names()``), from an image folder, a table, a CoOp split file, or Hugging Face ``datasets``.
+    """Load a data set by name (``names()``), or from a folder, a table, CoOp's split file, or the hub.
 
     Args:
         source: name or path, or ``hub.FORM``.

@@ -1,9 +1,8 @@
-"""The public data sets as CoOp lays them out on disk: the same images, labels, names and order as its own code.
+"""Read the public data sets in CoOp's layout: the same images, labels, names and order as in its own code.
 
-Where a data set has a ``split_zhou_*.json``, that is its split. Where not, the split is drawn from the
-annotations by CoOp's rules, from the stream of random numbers that the caller gives: CoOp goes on to the
-few-shot draw with the same stream. Files that CoOp lists in the order of the file system are sorted here.
-Nothing is written.
+A ``split_zhou_*.json`` is the split of its data set. Without one, the split is drawn from the annotations by CoOp's
+rules, from the stream of random numbers that the caller gives: CoOp continues with the few-shot draw in the same
+stream. Files that CoOp lists in the order of the file system are sorted here. Nothing is written.
 """
 
 import importlib
@@ -55,7 +54,7 @@ def load(name: str, root: Path, stream: random.Random | None = None) -> Dataset:
 
 
 def _held_out(items: Sequence[Item], stream: random.Random) -> Splits:
-    """A fifth of each class for validation, classes in the order in which they occur."""
+    """Split off a fifth of each class for validation, classes in the order in which they occur."""
     by_label: dict[int, list[int]] = {}
     for index, item in enumerate(items):
         by_label.setdefault(item[1], []).append(index)
@@ -70,7 +69,7 @@ def _held_out(items: Sequence[Item], stream: random.Random) -> Splits:
 
 
 def _halved(classes: Sequence[tuple[int, str, list[Path]]], stream: random.Random) -> Splits:
-    """Half of each class for training, a fifth for validation, the rest for the test."""
+    """Split each class: half for training, a fifth for validation, the rest for the test."""
     splits: Splits = {"train": [], "val": [], "test": []}
     for label, name, images in classes:
         stream.shuffle(images)
@@ -211,7 +210,7 @@ def _synset_names(folder: Path) -> dict[str, str]:
 
 
 def _parsed(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
-    """The lines of a list, each understood or an error with its number."""
+    """Parse the lines of a list; an error names the number of its line."""
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             try:
@@ -221,7 +220,7 @@ def _parsed(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
 
 
 def read_matlab(path: Path) -> Any:
-    """The variables of a MATLAB file.
+    """Read the variables of a MATLAB file.
 
     Raises:
         ValueError: scipy is not installed. FileNotFoundError: no such file.

@@ -1,4 +1,4 @@
-"""What a data set is: images that can be read, labels, class names, splits."""
+"""The data set: images that can be read, labels, class names, splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from PIL import Image
 
 @runtime_checkable
 class ImageRef(Protocol):
-    """An image that has not been read yet: a file, a member of a shipped archive, a row of a table."""
+    """A reference to an image: a file, a member of an archive, a row of a table. It is read on demand."""
 
     @property
     def name(self) -> str:
-        """What to call it in a message: a path where there is one."""
+        """Name for messages: the path where there is one."""
         ...
 
     def read(self) -> Image.Image:
-        """The upright RGB picture.
+        """Decode the upright RGB picture.
 
         Raises:
             UnreadableImage: the file is missing, broken, too large, or no picture.
@@ -25,13 +25,13 @@ class ImageRef(Protocol):
         ...
 
     def digest(self) -> str:
-        """Hex SHA-256 of the content, computed without decoding."""
+        """Return the hex SHA-256 of the content, computed without decoding."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image and its label; ``label`` is an index into the classes of its data set, -1 where unknown."""
+    """An image and its label: an index into the classes of its data set, -1 where unknown."""
 
     image: ImageRef
     label: int
@@ -39,7 +39,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A labelled data set, with the splits that it comes with (any may be empty)."""
+    """A data set with its splits, any of which may be empty."""
 
     name: str
     classes: tuple[str, ...]
@@ -48,13 +48,13 @@ class Dataset:
     test: Sequence[Sample] = ()
     unlabelled: Sequence[Sample] = ()
     templates: tuple[str, ...] = ("a photo of a {}.",)
-    """Prompts for zero-shot; ``{}`` stands for the class name."""
+    """Texts for zero-shot; ``{}`` stands for the class name."""
 
 
 class UnreadableImage(ValueError):
-    """An image that cannot be used, and why.
+    """Raised for an image that cannot be used; the message says why.
 
-    ``kind`` sorts the reasons for a report: missing, no access, empty, not a picture, truncated, broken, too large.
+    ``kind`` groups the reasons for a report: missing, no access, empty, not a picture, truncated, broken, too large.
     """
 
     def __init__(self, message: str, kind: str = "broken") -> None:
