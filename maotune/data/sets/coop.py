@@ -5,11 +5,11 @@ rules, from the stream of random numbers that the caller gives: CoOp continues w
 stream. Files that CoOp lists in the order of the file system are sorted here. Nothing is written.
 """
 
-import importlib
 import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,7 +50,7 @@ def load(name: str, root: Path, stream: random.Random | None = None) -> Dataset:
         except (FileNotFoundError, NotADirectoryError) as error:
             split = row.split_file and f" (or {row.split_file} in {folder}, which makes annotations unnecessary)"
             raise ValueError(f"{name}: {error.filename} is missing{split or ''}") from error
-    return labelled_dataset(name, splits, (row.template,))
+    return replace(labelled_dataset(name, splits), templates=(row.template,))
 
 
 def _held_out(items: Sequence[Item], stream: random.Random) -> Splits:
@@ -220,18 +220,11 @@ def _parsed(path: Path, parse: Callable[[str], T]) -> Iterator[T]:
 
 
 def read_matlab(path: Path) -> Any:
-    """Read the variables of a MATLAB file.
+    """Read the variables of a MATLAB file."""
+    from scipy.io import loadmat  # slow to import
 
-    Raises:
-        ValueError: scipy is not installed. FileNotFoundError: no such file.
-    """
-    try:
-        scipy = importlib.import_module("scipy.io")
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{path} is a MATLAB file: `pip install scipy` to read it, or add the split file") from error
-    if not path.is_file():
-        raise FileNotFoundError(2, "missing", str(path))
-    return scipy.loadmat(path)
+    with path.open("rb") as file:
+        return loadmat(file)
 
 
 READERS: Mapping[str, Reader] = {

@@ -1,6 +1,6 @@
-"""Data sets through Hugging Face ``datasets``: of the hub, or local parquet files and image folders.
+"""Read data sets through Hugging Face ``datasets``: from the hub, or local parquet files and image folders.
 
-A picture stays as it is stored until it is read: a row holds the bytes of its file, or the path to it.
+Pictures are decoded on demand: a row holds the bytes of its file, or the path to it.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from maotune.data.sets.dataset import Dataset, ImageRef, Sample, UnreadableImage
 from maotune.data.sets.readers import SPLIT_NAMES, number_labels, split_by_shares
 
 PREFIX = "hub:"
-"""What a source begins with."""
+"""Beginning of such a source."""
 FORM = f"{PREFIX}PATH_OR_ID[:CONFIG][?image=COLUMN&label=COLUMN&train=SPLIT&val=SPLIT&test=SPLIT&revision=REVISION]"
-"""What may be said after it."""
+"""Syntax of such a source."""
 
 _OPTIONS = ("image", "label", "train", "val", "test", "revision")
 
@@ -31,18 +31,18 @@ class HubImage:
     """A picture in a row of a table."""
 
     split: str
-    """The source and the split's own name."""
+    """Source and name of the split, as in the data set itself."""
     row: int
     table: Any = field(repr=False, compare=False)
     """A ``datasets.Dataset`` of one column, its pictures not decoded."""
 
     @property
     def name(self) -> str:
-        """The source, the split and the number of the row."""
+        """Source, split and number of the row."""
         return f"{self.split}/{self.row}"
 
     def read(self) -> Image.Image:
-        """The upright RGB picture.
+        """Decode the upright RGB picture.
 
         Raises:
             UnreadableImage: see ``upright_rgb``; also where the row is empty.
@@ -51,7 +51,7 @@ class HubImage:
         return stored.read() if isinstance(stored, ImageFile) else upright_rgb(io.BytesIO(stored), self.name)
 
     def digest(self) -> str:
-        """Hex SHA-256 of the picture's file as it is stored."""
+        """Return the hex SHA-256 of the picture's file as it is stored."""
         stored = self._stored()
         return stored.digest() if isinstance(stored, ImageFile) else hashlib.sha256(stored).hexdigest()
 
@@ -63,11 +63,11 @@ class HubImage:
 
 
 def read_hub(source: str, classes: Path | None = None, fractions: tuple[float, float] = (0.5, 0.2)) -> Dataset:
-    """A labelled data set: its one picture column, its one column of class labels, its splits.
+    """Read a labelled data set: its column of pictures, its column of class labels, its splits.
 
-    Labels are of the type ``ClassLabel``, else texts. Splits are found by their usual names (``validation``); where
-    there is one for training alone, each class of it is split by ``fractions`` as a folder is, by the numbers of the
-    rows, unless ``train=`` names it. Rows without a label are unlabelled images in the training split, and left out
+    Labels are of the type ``ClassLabel``, else texts. Splits are recognised by their usual names (``validation``). If
+    there is a training split alone, each class of it is split by ``fractions`` as in a folder, by the numbers of the
+    rows, unless ``train=`` names it. Rows without a label are unlabelled images in the training split, and skipped
     elsewhere.
 
     Args:
@@ -83,21 +83,21 @@ def read_hub(source: str, classes: Path | None = None, fractions: tuple[float, f
     if label is None:
         raise ValueError(
             f"{source} has no column of class labels, or texts, so its images are unlabelled: give it as --unlabelled "
-            f"(data.unlabelled), or name the column of another type ({_saying(source, 'label', '...')})"
+            f"(data.unlabelled), or name the column of another type ({_with_option(source, 'label', '...')})"
         )
-    found: dict[str, list[tuple[ImageRef, str]]] = {}
+    labelled: dict[str, list[tuple[ImageRef, str]]] = {}
     unlabelled: list[ImageRef] = []
     names: Sequence[str] | None = None
     chosen = _splits(source, splits, options)
-    whole = chosen.keys() <= {"train", "unlabelled"} and "train" not in options
-    for split, called in chosen.items():
-        table = splits[called]
+    needs_split = chosen.keys() <= {"train", "unlabelled"} and "train" not in options
+    for split, its_name in chosen.items():
+        table = splits[its_name]
         names = getattr(table.features[label], "names", None)
-        images = _images(source, called, table, picture)
+        images = _images(source, its_name, table, picture)
         if split == "unlabelled":
             unlabelled += images
             continue
-        texts = [_text(value, names) for value in table[label][:]]
+        texts = [_label_text(value, names) for value in table[label][:]]
         if names is None and len(texts) > 1 and len({*texts}) == len(texts):
             raise ValueError(
                 f"{source}: column {label!r} is another in each row, as no class label is; columns are "
@@ -106,17 +106,17 @@ def read_hub(source: str, classes: Path | None = None, fractions: tuple[float, f
         rows = [(row, text) for row, text in enumerate(texts) if text is not None]
         if split == "train":
             unlabelled += [image for image, text in zip(images, texts, strict=True) if text is None]
-        parts = split_by_shares(rows, str, fractions) if whole else {split: rows}
-        for part, of_part in parts.items():
-            found.setdefault(part, []).extend((images[row], text) for row, text in of_part)
-    if not any(found.values()):
+        parts = split_by_shares(rows, str, fractions) if needs_split else {split: rows}
+        for part, part_rows in parts.items():
+            labelled.setdefault(part, []).extend((images[row], text) for row, text in part_rows)
+    if not any(labelled.values()):
         raise ValueError(f"{source}: no row has a label in its column {label!r}")
     name = source.removeprefix(PREFIX).partition("?")[0].rstrip("/").rpartition("/")[2]
-    return number_labels(name, found, unlabelled, classes, "label", names)
+    return number_labels(name, labelled, unlabelled, classes, "label", names)
 
 
 def read_hub_unlabelled(source: str) -> tuple[Sample, ...]:
-    """All pictures of all splits, without labels.
+    """Return all pictures of all splits, without labels.
 
     Raises:
         ValueError: it cannot be loaded, or its picture column is missing or could be several.
@@ -124,15 +124,15 @@ def read_hub_unlabelled(source: str) -> tuple[Sample, ...]:
     splits, options = _load(source)
     picture, _ = _columns(source, next(iter(splits.values())).features, {"label": "", **options})
     return tuple(
-        Sample(image, -1) for called, table in splits.items() for image in _images(source, called, table, picture)
+        Sample(image, -1) for its_name, table in splits.items() for image in _images(source, its_name, table, picture)
     )
 
 
 def _load(source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """The tables of a source by split, and what was said after the question mark."""
-    where, _, said = source.removeprefix(PREFIX).partition("?")
-    options = dict(parse_qsl(said))
-    if not where or (strange := [key for key in options if key not in _OPTIONS]) or bool(said) != bool(options):
+    """Return the tables of a source by split, and the options after the question mark."""
+    where, _, query = source.removeprefix(PREFIX).partition("?")
+    options = dict(parse_qsl(query))
+    if not where or (strange := [key for key in options if key not in _OPTIONS]) or bool(query) != bool(options):
         wrong = f"{strange[0]!r} is unknown" if where and strange else "it names no data set, or says nothing after ?"
         raise ValueError(f"{source}: {wrong}; the form is {FORM}")
     config = None
@@ -153,20 +153,20 @@ def _load(source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 
 def _columns(source: str, features: Mapping[str, Any], options: Mapping[str, str]) -> tuple[str, str | None]:
-    """The columns of pictures and of labels; None: there is none of labels."""
+    """Choose the columns of pictures and of labels; None: there is no column of labels."""
     hub = importlib.import_module("datasets")
     pictures = [name for name, feature in features.items() if isinstance(feature, hub.Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, hub.ClassLabel)]
     texts = [
         name for name, feature in features.items() if getattr(feature, "dtype", None) in ("string", "large_string")
     ]
-    picture = _one(source, "image", pictures, pictures, features, options)
+    picture = _choose_column(source, "image", pictures, pictures, features, options)
     if picture is None:
         raise ValueError(f"{source} has no column of pictures; its columns are {_described(features)}")
-    return picture, _one(source, "label", labels or texts, list(features), features, options)
+    return picture, _choose_column(source, "label", labels or texts, list(features), features, options)
 
 
-def _one(
+def _choose_column(
     source: str,
     what: str,
     candidates: Sequence[str],
@@ -174,7 +174,7 @@ def _one(
     features: Mapping[str, Any],
     options: Mapping[str, str],
 ) -> str | None:
-    """The column that was named, or the only candidate."""
+    """Return the column that the options name, or the only candidate."""
     if what in options:
         if options[what] and options[what] not in allowed:
             raise ValueError(f"{source}: {options[what]!r} is no {what} column; columns are {_described(features)}")
@@ -182,12 +182,12 @@ def _one(
     if len(candidates) > 1:
         raise ValueError(
             f"{source}: columns {', '.join(candidates)} could be the {what}; say which: "
-            f"{_saying(source, what, candidates[0])}"
+            f"{_with_option(source, what, candidates[0])}"
         )
     return candidates[0] if candidates else None
 
 
-def _saying(source: str, what: str, value: str) -> str:
+def _with_option(source: str, what: str, value: str) -> str:
     return f"{source}{'&' if '?' in source else '?'}{what}={value}"
 
 
@@ -198,35 +198,35 @@ def _described(features: Mapping[str, Any]) -> str:
 
 
 def _splits(source: str, splits: Mapping[str, Any], options: Mapping[str, str]) -> dict[str, str]:
-    """Its own name of each split that is used, by ours."""
+    """Return the data set's name of each split that is used, by our name."""
     chosen: dict[str, str] = {}
-    for called in splits:
-        if (split := SPLIT_NAMES.get(called.lower())) is not None:
-            chosen.setdefault(split, called)
+    for its_name in splits:
+        if (split := SPLIT_NAMES.get(its_name.lower())) is not None:
+            chosen.setdefault(split, its_name)
     named = {split: options[split] for split in ("train", "val", "test") if split in options}
-    if strange := [called for called in named.values() if called not in splits]:
+    if strange := [its_name for its_name in named.values() if its_name not in splits]:
         raise ValueError(f"{source}: there is no split {strange[0]!r}; there are {', '.join(splits)}")
-    chosen = {split: called for split, called in chosen.items() if called not in named.values()} | named
+    chosen = {split: its_name for split, its_name in chosen.items() if its_name not in named.values()} | named
     if not chosen and len(splits) == 1:
         chosen = {"train": next(iter(splits))}
     if not chosen:
         raise ValueError(
             f"{source}: none of its splits ({', '.join(splits)}) is called train, val or test; say which is which: "
-            f"{_saying(source, 'train', next(iter(splits)))}"
+            f"{_with_option(source, 'train', next(iter(splits)))}"
         )
     return chosen
 
 
-def _images(source: str, called: str, table: Any, picture: str) -> list[ImageRef]:
-    """A reference to the picture of each row."""
+def _images(source: str, its_name: str, table: Any, picture: str) -> list[ImageRef]:
+    """Return a reference to the picture of each row."""
     hub = importlib.import_module("datasets")
     column = table.select_columns([picture]).cast_column(picture, hub.Image(decode=False))
-    split = f"{source}/{called}"
+    split = f"{source}/{its_name}"
     return [HubImage(split, row, column) for row in range(len(column))]
 
 
-def _text(value: Any, names: Sequence[str] | None) -> str | None:
-    """A label in words; None: there is none (``datasets`` writes -1)."""
+def _label_text(value: Any, names: Sequence[str] | None) -> str | None:
+    """Return a label as text; None: the row has none (``datasets`` writes -1)."""
     if value is None or value == "" or (names is not None and value == -1):
         return None
     return names[value] if names is not None else str(value)

@@ -1,4 +1,4 @@
-"""Data sets on disk: class folders, a table, CoOp's split JSON, a heap of unlabelled images, also in tar shards.
+"""Read data sets from disk: class folders, a table, CoOp's split JSON, unlabelled images, also in tar shards.
 
 No reader decodes an image or depends on the order in which a folder lists its files.
 """
@@ -21,7 +21,7 @@ from maotune.data.sets.dataset import Dataset, ImageRef, Sample
 log = logging.getLogger(__name__)
 
 CLASS_FILE = "classes.tsv"
-"""Class names file that is used without being asked for, in the top folder of a data set."""
+"""Class names file in the top folder of a data set; it is used by default."""
 
 _ENDINGS = " ".join(sorted(SUFFIXES))
 
@@ -34,9 +34,10 @@ SPLIT_NAMES = {
     "unlabelled": "unlabelled",
     "unlabeled": "unlabelled",
 }
-"""What a split is called, by what others call it (lower case)."""
+"""Our name of a split by its usual names (lower case)."""
 
 T = TypeVar("T", Path, int)
+L = TypeVar("L", str, int)
 
 Labelled = tuple[Path, str]
 Item = tuple[Path, int, str]
@@ -46,7 +47,7 @@ Splits = dict[str, list[Item]]
 
 
 def read_class_names(path: Path) -> dict[str, str]:
-    """A class names file: a line a class, ``name`` or ``folder_name<TAB>display name``; blank lines do not count.
+    """Read a class names file: per line ``name`` or ``folder_name<TAB>display name``; blank lines are skipped.
 
     Returns:
         Display name by folder name, in the order of the file, which is the order of the labels.
@@ -73,11 +74,11 @@ def read_class_names(path: Path) -> dict[str, str]:
 
 
 def read_folder(folder: Path, classes: Path | None = None, fractions: tuple[float, float] = (0.5, 0.2)) -> Dataset:
-    """An image folder: ``train/CLASS/...`` (``val``, ``test``, ``unlabelled`` beside it), ``CLASS/...``, or images.
+    """Read an image folder: ``train/CLASS/...`` (with ``val``, ``test``, ``unlabelled``), ``CLASS/...``, or images.
 
     Without ``train`` or ``test`` folders, each class is split by ``fractions`` (train, val; the rest is test)
-    in an order that depends on the file names alone. Images alone are unlabelled. Class folders may have
-    folders inside. ``classes`` (or ``classes.tsv`` in the folder) gives the order of the classes and display
+    in an order that depends on the file names alone. Images without a folder are unlabelled. Class folders may
+    contain folders. ``classes`` (or ``classes.tsv`` in the folder) gives the order of the classes and display
     names; without it they are sorted.
 
     Raises:
@@ -89,31 +90,31 @@ def read_folder(folder: Path, classes: Path | None = None, fractions: tuple[floa
     if classes is None and (folder / CLASS_FILE).is_file():
         classes = folder / CLASS_FILE
     tops = folders_in(folder)
-    found: dict[str, list[Labelled]] = {}
+    splits: dict[str, list[Labelled]] = {}
     unlabelled: list[Path] = []
     if any(SPLIT_NAMES.get(top.name.lower()) in ("train", "test") for top in tops):
         for top in tops:
             split = SPLIT_NAMES.get(top.name.lower())
             if split is None:
-                log.warning("%s is none of train, val, test, unlabelled: left out", top)
+                log.warning("%s is none of train, val, test, unlabelled: skipped", top)
             elif split == "unlabelled":
                 unlabelled += images_in(top, folder)
             else:
-                found.setdefault(split, []).extend(_class_folders(folders_in(top), folder))
+                splits.setdefault(split, []).extend(_class_folders(folders_in(top), folder))
     elif tops:
-        pile = [top for top in tops if SPLIT_NAMES.get(top.name.lower()) == "unlabelled"]
-        unlabelled += [image for top in pile for image in images_in(top, folder)]
-        labelled = _class_folders([top for top in tops if top not in pile], folder)
-        found = split_by_shares(labelled, lambda path: _relative(path, folder), fractions)
+        unlabelled_folders = [top for top in tops if SPLIT_NAMES.get(top.name.lower()) == "unlabelled"]
+        unlabelled += [image for top in unlabelled_folders for image in images_in(top, folder)]
+        labelled = _class_folders([top for top in tops if top not in unlabelled_folders], folder)
+        splits = split_by_shares(labelled, lambda path: _relative(path, folder), fractions)
     else:
         unlabelled = images_in(folder, folder)
-    if not unlabelled and not any(found.values()):
+    if not unlabelled and not any(splits.values()):
         raise ValueError(f"{folder} holds no images ({_ENDINGS}): expected train/CLASS/..., CLASS/... or images alone")
-    return number_labels(folder.resolve().name, _files(found), map(ImageFile, unlabelled), classes, "folder")
+    return number_labels(folder.resolve().name, _files(splits), map(ImageFile, unlabelled), classes, "folder")
 
 
 def read_unlabelled(source: Path) -> tuple[Sample, ...]:
-    """All images without labels: in a folder and the folders inside, in a tar shard, or in what a pattern matches.
+    """List images without labels: in a folder and its subfolders, in a tar shard, or in files that match a pattern.
 
     First the files, sorted by path; then the shards, sorted too, each with its images by their paths in it. Tar shards
     (``shards.read_shard``) are read in place.
@@ -122,8 +123,8 @@ def read_unlabelled(source: Path) -> tuple[Sample, ...]:
         ValueError: no image, or a shard that is compressed. NotADirectoryError: neither a folder nor a shard.
     """
     if source.is_dir():
-        images, shards, others = _look_through(source, source)
-        _left_out(others, source, source)
+        images, shards, others = _list_files(source, source)
+        _log_skipped(others, source, source)
     elif glob.has_magic(str(source)) and not source.exists():
         matched = sorted(Path(path) for path in glob.glob(str(source), recursive=True))
         images = [path for path in matched if path.suffix.lower() in SUFFIXES]
@@ -134,20 +135,20 @@ def read_unlabelled(source: Path) -> tuple[Sample, ...]:
         raise ValueError(f"{source} is compressed; only a {SHARD} file can be read in place: unpack it to one")
     else:
         raise NotADirectoryError(f"{source} is neither a folder nor a {SHARD} file")
-    found: list[ImageRef] = [ImageFile(path) for path in images]
+    references: list[ImageRef] = [ImageFile(path) for path in images]
     for shard in shards:
-        found += read_shard(shard)
-    if not found:
+        references += read_shard(shard)
+    if not references:
         raise ValueError(f"{source} holds no images ({_ENDINGS}, also in {SHARD} files)")
-    return tuple(Sample(image, -1) for image in found)
+    return tuple(Sample(image, -1) for image in references)
 
 
 def read_table(
     path: Path, root: Path | None = None, classes: Path | None = None, fractions: tuple[float, float] = (0.5, 0.2)
 ) -> Dataset:
-    """A table of images: CSV or TSV with a header, or JSON lines; columns ``path``, ``label``, maybe ``split``.
+    """Read a table of images: CSV or TSV with a header, or JSON lines; columns ``path``, ``label``, maybe ``split``.
 
-    Paths count from ``root``, or else from the table's folder. Splits are train, val, test, unlabelled;
+    Paths are relative to ``root``, by default the table's folder. Splits are train, val, test, unlabelled;
     without that column each class is split by ``fractions``. An empty label means unlabelled. Labels that are
     all whole numbers are sorted as numbers.
 
@@ -155,7 +156,7 @@ def read_table(
         ValueError: a line that cannot be understood (named by its number), or none of the images exists.
     """
     root = path.parent if root is None else root
-    found: dict[str, list[Labelled]] = {}
+    splits: dict[str, list[Labelled]] = {}
     unlabelled: list[Path] = []
     seen: dict[Path, int] = {}
     unsplit: list[Labelled] = []
@@ -173,28 +174,27 @@ def read_table(
         if not label or SPLIT_NAMES.get(split) == "unlabelled":
             unlabelled.append(image)
         elif split:
-            found.setdefault(SPLIT_NAMES[split], []).append((image, label))
+            splits.setdefault(SPLIT_NAMES[split], []).append((image, label))
         else:
             unsplit.append((image, label))
     if not seen:
         raise ValueError(f"{path} lists no images")
-    if unsplit and found:
+    if unsplit and splits:
         raise ValueError(
             f"{path}: {len(unsplit)} labelled lines lack a split; fill in the whole column or leave it out"
         )
     if unsplit:
         base = root
-        found = split_by_shares(unsplit, lambda path: _relative(path, base), fractions)
+        splits = split_by_shares(unsplit, lambda path: _relative(path, base), fractions)
     _some_exist(list(seen), path, root)
-    return number_labels(path.stem, _files(found), map(ImageFile, unlabelled), classes, "label")
+    return number_labels(path.stem, _files(splits), map(ImageFile, unlabelled), classes, "label")
 
 
 def read_split_json(path: Path, root: Path | None = None) -> Dataset:
-    """CoOp's split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``.
+    """Read CoOp's split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``.
 
-    Paths count from ``root``; without it from the folder of the file, or the one folder in it where they are
-    found. The order of the lists is kept: the few-shot draw depends on it. Labels are numbered from 0 in
-    their order.
+    Paths are relative to ``root``; by default to the folder of the file, or the folder in it that holds the first
+    image. The order of the lists is kept: the few-shot draw depends on it. Labels are numbered from 0 in their order.
 
     Raises:
         ValueError: not such a file, a label with two names, or none of the images exists.
@@ -203,7 +203,7 @@ def read_split_json(path: Path, root: Path | None = None) -> Dataset:
 
 
 def split_items(path: Path, root: Path | None = None) -> Splits:
-    """The images of CoOp's split file; see ``read_split_json``."""
+    """Read the images of CoOp's split file; see ``read_split_json``."""
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -228,47 +228,45 @@ def split_items(path: Path, root: Path | None = None) -> Splits:
     return {split: [(root / image, label, name) for image, label, name in items] for split, items in splits.items()}
 
 
-def labelled_dataset(name: str, splits: Splits, templates: tuple[str, ...] | None = None) -> Dataset:
-    """A data set from images with labels and class names. Labels are numbered from 0 in their order.
+def labelled_dataset(name: str, splits: Splits) -> Dataset:
+    """Build a data set from images with labels and class names. Labels are numbered from 0 in their order.
 
     Raises:
         ValueError: no images, or a label with two names.
     """
     names: dict[int, str] = {}
     for items in splits.values():
-        for image, label, called in items:
-            if names.setdefault(label, called) != called:
-                raise ValueError(f"{name}: label {label} is {called!r} at {image}, but {names[label]!r} before")
+        for image, label, class_name in items:
+            if names.setdefault(label, class_name) != class_name:
+                raise ValueError(f"{name}: label {label} is {class_name!r} at {image}, but {names[label]!r} before")
     if not names:
         raise ValueError(f"{name} has no images")
-    position = {label: index for index, label in enumerate(sorted(names))}
-
-    def of(split: str) -> tuple[Sample, ...]:
-        return tuple(Sample(ImageFile(image), position[label]) for image, label, _ in splits.get(split, ()))
-
-    dataset = Dataset(name, tuple(names[label] for label in position), of("train"), of("val"), of("test"))
-    return dataset if templates is None else replace(dataset, templates=templates)
+    images = {split: [(ImageFile(image), label) for image, label, _ in items] for split, items in splits.items()}
+    return _dataset(name, {label: names[label] for label in sorted(names)}, images)
 
 
 def number_labels(
     name: str,
-    found: Mapping[str, Sequence[tuple[ImageRef, str]]],
+    splits: Mapping[str, Sequence[tuple[ImageRef, str]]],
     unlabelled: Iterable[ImageRef],
     classes: Path | None,
     noun: str,
     order: Sequence[str] | None = None,
 ) -> Dataset:
-    """A data set from images with names for labels.
+    """Build a data set from images with names for labels.
 
     Args:
-        name: of the data set. found: images and labels by split. unlabelled: more images.
-        classes: class names file: order of the labels, display names. noun: what a label is called in errors.
+        name: of the data set.
+        splits: images and labels by split.
+        unlabelled: more images.
+        classes: class names file: order of the labels, display names.
+        noun: what a label is called in errors.
         order: of the labels without such a file; by default sorted, whole numbers as numbers.
 
     Raises:
         ValueError: the class names file does not fit.
     """
-    labels = {label for items in found.values() for _, label in items}
+    labels = {label for items in splits.values() for _, label in items}
     if classes is not None:
         names = read_class_names(classes)
         if labels and (strange := sorted(labels - set(names))):
@@ -283,25 +281,29 @@ def number_labels(
     else:
         numbers = all(label.isdecimal() for label in labels)
         names = {label: label for label in sorted(labels, key=lambda label: (int(label) if numbers else 0, label))}
-    position = {label: index for index, label in enumerate(names)}
-
-    def of(split: str) -> tuple[Sample, ...]:
-        return tuple(Sample(image, position[label]) for image, label in found.get(split, ()))
-
-    pile = tuple(Sample(image, -1) for image in unlabelled)
-    return Dataset(name, tuple(names.values()), of("train"), of("val"), of("test"), pile)
+    return replace(_dataset(name, names, splits), unlabelled=tuple(Sample(image, -1) for image in unlabelled))
 
 
-def _files(found: Mapping[str, Sequence[Labelled]]) -> dict[str, list[tuple[ImageRef, str]]]:
-    return {split: [(ImageFile(path), label) for path, label in items] for split, items in found.items()}
+def _dataset(name: str, classes: Mapping[L, str], splits: Mapping[str, Sequence[tuple[ImageRef, L]]]) -> Dataset:
+    """Number the labels in the order of ``classes``, which holds display names by label."""
+    position = {label: index for index, label in enumerate(classes)}
+    train, val, test = (
+        tuple(Sample(image, position[label]) for image, label in splits.get(split, ()))
+        for split in ("train", "val", "test")
+    )
+    return Dataset(name, tuple(classes.values()), train, val, test)
+
+
+def _files(splits: Mapping[str, Sequence[Labelled]]) -> dict[str, list[tuple[ImageRef, str]]]:
+    return {split: [(ImageFile(path), label) for path, label in items] for split, items in splits.items()}
 
 
 def split_by_shares(
     items: Sequence[tuple[T, str]], name_of: Callable[[T], str], fractions: tuple[float, float]
 ) -> dict[str, list[tuple[T, str]]]:
-    """Split each class. Where an image goes depends on its name alone; each class has a training image.
+    """Split each class. The split of an image depends on its name alone; each class gets a training image.
 
-    Half, a fifth and the rest, CoOp's own fractions, unless told otherwise.
+    The default of the callers, half, a fifth and the rest, is CoOp's.
 
     Raises:
         ValueError: ``fractions`` (train, val) cannot be.
@@ -331,19 +333,19 @@ def _class_folders(folders: Sequence[Path], root: Path) -> list[Labelled]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without hidden ones."""
+    """List the folders in a folder, sorted by name, without hidden ones."""
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry.name))
 
 
 def images_in(folder: Path, root: Path) -> list[Path]:
-    """The images below ``folder``, sorted by path; other files are named in the log."""
-    images, shards, others = _look_through(folder, root)
-    _left_out([*others, *shards], folder, root)
+    """List the images below ``folder``, sorted by path; other files are named in the log."""
+    images, shards, others = _list_files(folder, root)
+    _log_skipped([*others, *shards], folder, root)
     return images
 
 
-def _look_through(folder: Path, root: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """The images, tar shards and other files below ``folder``, each sorted by path from ``root``."""
+def _list_files(folder: Path, root: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """List the images, tar shards and other files below ``folder``, each sorted by path from ``root``."""
     images: list[Path] = []
     shards: list[Path] = []
     others: list[Path] = []
@@ -352,17 +354,17 @@ def _look_through(folder: Path, root: Path) -> tuple[list[Path], list[Path], lis
         for name in files:
             if not _hidden(name):
                 suffix = os.path.splitext(name)[1].lower()
-                of_kind = images if suffix in SUFFIXES else shards if suffix == SHARD else others
-                of_kind.append(Path(parent, name))
+                kind = images if suffix in SUFFIXES else shards if suffix == SHARD else others
+                kind.append(Path(parent, name))
     for paths in (images, shards, others):
         paths.sort(key=lambda path: _relative(path, root))
     return images, shards, others
 
 
-def _left_out(others: Iterable[Path], folder: Path, root: Path) -> None:
+def _log_skipped(others: Iterable[Path], folder: Path, root: Path) -> None:
     if others := [other for other in others if other.name not in ("Thumbs.db", "desktop.ini", CLASS_FILE)]:
         shown = ", ".join(_relative(other, root) for other in sorted(others)[:5]) + " ..." * (len(others) > 5)
-        log.warning("%s: left out %d files that are no images by their names: %s", folder, len(others), shown)
+        log.warning("%s: skipped %d files that are no images by their names: %s", folder, len(others), shown)
 
 
 def _hidden(name: str) -> bool:
@@ -374,7 +376,7 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and columns, as text, of a CSV, TSV or JSON lines file."""
+    """Yield line numbers and columns, as text, of a CSV, TSV or JSON lines file."""
     lines = read_text(path).splitlines()
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         for number, line in enumerate(lines, 1):
@@ -407,7 +409,7 @@ def _json_row(line: str, where: str) -> dict[str, str]:
 
 
 def _some_exist(images: Sequence[Path], table: Path, root: Path) -> None:
-    """Tell a wrong root from a few missing files, which are found when images are read."""
+    """Refuse a wrong root; a few missing files are reported later, when images are read."""
     if not any(image.is_file() for image in images):
         raise ValueError(
             f"none of the {len(images)} images of {table} exists under {root} (the first would be {images[0]}); "
@@ -416,7 +418,7 @@ def _some_exist(images: Sequence[Path], table: Path, root: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file.
+    """Return the text of a UTF-8 file.
 
     Raises:
         ValueError: it is not UTF-8. FileNotFoundError: no such file.

@@ -48,16 +48,14 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     assert {s.label for s in dataset.unlabelled} == {-1}
 
 
-def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_files_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(
         tmp_path, "train/cat/1.jpg", "train/cat/notes.txt", "train/cat/photo.heic", "extra/1.jpg", "train/cat/Thumbs.db"
     )
     with caplog.at_level(logging.WARNING):
         read_folder(tmp_path)
-    assert "extra is none of train, val, test, unlabelled: left out" in caplog.text
-    assert (
-        "left out 2 files that are no images by their names: train/cat/notes.txt, train/cat/photo.heic" in caplog.text
-    )
+    assert "extra is none of train, val, test, unlabelled: skipped" in caplog.text
+    assert "skipped 2 files that are no images by their names: train/cat/notes.txt, train/cat/photo.heic" in caplog.text
 
 
 def test_class_folders_alone_are_split_by_name_and_each_class_alike(tmp_path: Path) -> None:
