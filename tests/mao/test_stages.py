@@ -5,7 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
 
 from maotune.contract import AbstractLearner
 from maotune.data.batches import RandomSampler, SampleBatches
@@ -354,20 +353,3 @@ def test_without_new_classes_the_base_stage_has_all_epochs():
     assert stage.epochs == 6
     base, new = build_stages("mao", task(epochs=5), MaoSettings())
     assert (base.epochs, new.epochs) == (3, 2)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"template": "a photo"}, "give dataset, ensemble, or a text"),
-        ({"b": 0}, "b is 0"),
-        ({"lr": 0}, "lr is 0"),
-        ({"labeler": "oracle"}, "foundation"),
-        ({"bb": 4}, "bb"),
-    ],
-)
-def test_settings_are_checked(given, message):
-    with pytest.raises(ValidationError, match=message):
-        TypeAdapter(MaoSettings).validate_python(given)
-    described = TypeAdapter(MaoSettings).json_schema()["properties"]
-    assert all(field.get("description") for field in described.values()), "the help of the command line"
