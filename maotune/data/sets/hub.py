@@ -153,48 +153,35 @@ def _load(source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 
 def _columns(source: str, features: Mapping[str, Any], options: Mapping[str, str]) -> tuple[str, str | None]:
-    """Choose the columns of pictures and of labels; None: there is no column of labels."""
+    """Choose the columns of pictures and of labels: named in the options, or the only candidate; None: no labels."""
     hub = importlib.import_module("datasets")
+    described = ", ".join(
+        f"{name} ({getattr(type_, 'dtype', type(type_).__name__)})" for name, type_ in features.items()
+    )
+
+    def choose(what: str, candidates: Sequence[str], allowed: Sequence[str]) -> str | None:
+        if what in options:
+            if options[what] and options[what] not in allowed:
+                raise ValueError(f"{source}: {options[what]!r} is no {what} column; columns are {described}")
+            return options[what] or None
+        if len(candidates) > 1:
+            raise ValueError(
+                f"{source}: columns {', '.join(candidates)} could be the {what}; say which: "
+                f"{_with_option(source, what, candidates[0])}"
+            )
+        return candidates[0] if candidates else None
+
     pictures = [name for name, feature in features.items() if isinstance(feature, hub.Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, hub.ClassLabel)]
-    texts = [
-        name for name, feature in features.items() if getattr(feature, "dtype", None) in ("string", "large_string")
-    ]
-    picture = _choose_column(source, "image", pictures, pictures, features, options)
+    texts = [name for name, type_ in types.items() if type_ in ("string", "large_string")]
+    picture = choose("image", pictures, pictures)
     if picture is None:
-        raise ValueError(f"{source} has no column of pictures; its columns are {_described(features)}")
-    return picture, _choose_column(source, "label", labels or texts, list(features), features, options)
-
-
-def _choose_column(
-    source: str,
-    what: str,
-    candidates: Sequence[str],
-    allowed: Sequence[str],
-    features: Mapping[str, Any],
-    options: Mapping[str, str],
-) -> str | None:
-    """Return the column that the options name, or the only candidate."""
-    if what in options:
-        if options[what] and options[what] not in allowed:
-            raise ValueError(f"{source}: {options[what]!r} is no {what} column; columns are {_described(features)}")
-        return options[what] or None
-    if len(candidates) > 1:
-        raise ValueError(
-            f"{source}: columns {', '.join(candidates)} could be the {what}; say which: "
-            f"{_with_option(source, what, candidates[0])}"
-        )
-    return candidates[0] if candidates else None
+        raise ValueError(f"{source} has no column of pictures; its columns are {described}")
+    return picture, choose("label", labels or texts, list(features))
 
 
 def _with_option(source: str, what: str, value: str) -> str:
     return f"{source}{'&' if '?' in source else '?'}{what}={value}"
-
-
-def _described(features: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} ({getattr(feature, 'dtype', type(feature).__name__)})" for name, feature in features.items()
-    )
 
 
 def _splits(source: str, splits: Mapping[str, Any], options: Mapping[str, str]) -> dict[str, str]:

@@ -1,11 +1,9 @@
 """`icons-11`: eleven small recognition sets of real pictures that ship with the package.
 
-Each set is one zip file of bare pictures (lossless WebP, 64 x 64, by icon artists; see the licences beside them) and an
-`index.json`. An image is one of these pictures, composed on a background with a seeded pose, noise and blur when
-it is read: the
-same name always gives the same pixels. Training, validation and test images come from different artists' styles.
-
-Importing this module reads nothing; `load` checks the file that it opens against its recorded checksum.
+Each set is one zip file of bare pictures (lossless WebP, 64 x 64, by icon artists; see the licences in the same folder)
+and an `index.json`. An image is one of these pictures, composed on a background with a seeded pose, noise and blur when
+it is read: the same name always gives the same pixels. Training, validation and test images are in the styles of
+different artists. Importing this module reads nothing; `load` checks each file against its recorded checksum.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ SETS: tuple[str, ...] = (
     "icons-travel",
     "icons-weather",
 )
-"""The names of the eleven sets."""
+"""Names of the eleven sets."""
 
 SIZE = 64
 """Side of every image, in pixels."""
@@ -66,8 +64,8 @@ class _Archive:
     ink: frozenset[str]
 
 
-def _bytes_of(name: str) -> tuple[bytes, str]:
-    """The file of a set and its digest, once the digest is the recorded one."""
+def _read_archive(name: str) -> tuple[bytes, str]:
+    """Read the file of a set; return it with its digest, which must be the recorded one."""
     path, sums = FOLDER / f"{name}.zip", FOLDER / _CHECKSUMS
     try:
         content = path.read_bytes()
@@ -86,7 +84,7 @@ def _bytes_of(name: str) -> tuple[bytes, str]:
 
 @lru_cache(maxsize=len(SETS))
 def _archive(name: str) -> _Archive:
-    content, digest = _bytes_of(name)
+    content, digest = _read_archive(name)
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         index = json.loads(file.read("index.json"))
         pictures = {
@@ -101,19 +99,15 @@ def _archive(name: str) -> _Archive:
 
 @dataclass(frozen=True, slots=True)
 class IconImage:
-    """One image of the suite: a picture and the seed of its composition.
-
-    Attributes:
-        dataset: name of the set.
-        split: train, val or test.
-        label: index of its class.
-        index: its number within class and split.
-    """
+    """One image of the suite; its name is the seed of its composition."""
 
     dataset: str
+    """Name of the set."""
     split: Split
     label: int
+    """Index of its class."""
     index: int
+    """Its number within class and split."""
 
     @property
     def name(self) -> str:
@@ -122,7 +116,7 @@ class IconImage:
         return f"{self.dataset}/{self.split}/{slug}/{self.index:02d}.png"
 
     def read(self) -> Image.Image:
-        """The composed picture, 64 x 64 RGB.
+        """Compose the picture, 64 x 64 RGB.
 
         Raises:
             UnreadableImage: the file of the set is missing or was changed.
@@ -134,18 +128,12 @@ class IconImage:
         return _compose(archive, self.split, self.label, self.index, self.name)
 
     def digest(self) -> str:
-        """SHA-256 of what the pixels are made from: the file of the set, and which image of it this is."""
+        """Return the SHA-256 of what the pixels depend on: the file of the set and the name of the image."""
         return hashlib.sha256(f"{_COMPOSITION} {_archive(self.dataset).digest} {self.name}".encode()).hexdigest()
 
 
 def load(name: str) -> Dataset:
-    """One set of the suite.
-
-    Args:
-        name: one of `SETS`.
-
-    Returns:
-        The set, with its class names in alphabetical order; its images are composed when they are read.
+    """Load one of `SETS`, with its class names in alphabetical order; its images are composed when they are read.
 
     Raises:
         FileNotFoundError: the file of the set is missing.
@@ -166,7 +154,7 @@ def load(name: str) -> Dataset:
 
 
 def _compose(archive: _Archive, split: Split, label: int, number: int, name: str) -> Image.Image:
-    """Picture, pose, background, blur and grain; every choice is drawn from a generator seeded with the image's name.
+    """Compose picture, pose, background, blur and grain, drawn from a generator that is seeded with the image's name.
 
     `RandomState` because numpy promises that its stream never changes, which it does not promise of `default_rng`.
     """
@@ -203,7 +191,7 @@ def _is_ink(picture: Image.Image) -> bool:
 
 
 def _ink(field: Floats, rng: RandomState) -> Floats:
-    """A colour that stands out from the background: dark on light ones, light on dark ones."""
+    """Draw a colour that stands out from the background: dark on light ones, light on dark ones."""
     color = rng.random_sample(3) * 110
     return np.asarray(color if field.mean() > 120 else 255 - color, np.float32)
 
@@ -223,7 +211,7 @@ def _posed(picture: Image.Image, low: float, high: float, turn: float, slack: fl
 
 
 def _background(archive: _Archive, split: Split, label: int, style: dict[str, Any], rng: RandomState) -> Floats:
-    """Plain, a gradient, soft spots, or faded other pictures of the same split: (64, 64, 3) in 0..255."""
+    """Draw a plain colour, a gradient, soft spots, or faded other pictures of the split: (64, 64, 3) in 0..255."""
     plain = 255 - 90 * rng.random_sample(3) if rng.random_sample() < 0.45 else 255 * rng.random_sample(3)
     field: Floats = np.broadcast_to(plain.astype(np.float32), (SIZE, SIZE, 3))
     kind = rng.random_sample()
