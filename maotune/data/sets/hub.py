@@ -155,9 +155,8 @@ def _load(source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
 def _columns(source: str, features: Mapping[str, Any], options: Mapping[str, str]) -> tuple[str, str | None]:
     """Choose the columns of pictures and of labels: named in the options, or the only candidate; None: no labels."""
     hub = importlib.import_module("datasets")
-    described = ", ".join(
-        f"{name} ({getattr(type_, 'dtype', type(type_).__name__)})" for name, type_ in features.items()
-    )
+    types = {name: getattr(feature, "dtype", type(feature).__name__) for name, feature in features.items()}
+    described = ", ".join(f"{name} ({type_})" for name, type_ in types.items())
 
     def choose(what: str, candidates: Sequence[str], allowed: Sequence[str]) -> str | None:
         if what in options:
