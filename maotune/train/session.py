@@ -177,6 +177,8 @@ class Session:
         # Written once: with many classes the JSON is longer than the tensors.
         self._identity = json.dumps({**identity, "metadata": dict(metadata), "stages": described})
         self._clock = time.monotonic()
+        for leftover in folder.glob(".*.safetensors.*.tmp") if folder and resume else ():  # of a killed process
+            leftover.unlink()
         if folder is not None and self._path(CHECKPOINT).exists():
             if not resume:
                 raise CheckpointError(f"{folder} holds a run already: resume it, or choose another folder")

@@ -145,6 +145,7 @@ def test_killing_in_mid_epoch_and_in_mid_write_and_ctrl_c_change_no_bit(tmp_path
     assert len(after) <= 3
 
     resumed = run(folder, resume=True)
+    assert not temporary_files()
     uninterrupted = run(whole, resume=False)
     assert numbers(resumed) == numbers(uninterrupted)
     for name in ("base.safetensors", "new.safetensors"):
