@@ -200,10 +200,10 @@ class SampleBatches:
 
 def _checked_labels(labels: Sequence[int] | Tensor) -> Tensor:
     """(N,) or (N, V) int64, or (N, C) float32 probabilities."""
-    tensor = torch.as_tensor(labels)
+    tensor = torch.as_tensor(labels, dtype=None if len(labels) else torch.int64)
     match tensor.dtype, tensor.ndim:
         case (torch.int64, 1 | 2):
-            if unlabelled := int((tensor < 0).reshape(len(tensor), -1).any(1).sum()):
+            if unlabelled := int((tensor[:, None].flatten(1) < 0).any(1).sum()):
                 raise ValueError(f"{unlabelled} of {len(tensor)} images have no label: give them pseudo-labels first")
         case (torch.float32, 2):
             wrong = ~((tensor >= 0).all(1) & ((tensor.sum(1) - 1).abs() < 1e-3))  # also where one is not a number

@@ -119,6 +119,13 @@ def test_labels_of_each_kind_reach_the_batch(samples: list[Sample]) -> None:
         assert torch.equal(batch_of(labels).labels, expected)
 
 
+def test_no_images_are_no_batches() -> None:
+    batches = SampleBatches(
+        [], [], SequentialSampler(0, 4), features=torch.zeros(0, 1, 8), pixels=PixelSource([], VIEW)
+    )
+    assert list(batches.epoch(0)) == []
+
+
 def test_starting_in_mid_epoch_gives_the_rest_of_the_epoch(samples: list[Sample]) -> None:
     sampler = RandomSampler(11, 2, views=2, seed=0)
     batches = SampleBatches(samples, [0] * 11, sampler, pixels=PixelSource(samples, VIEW), pairs=True)
