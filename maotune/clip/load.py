@@ -1,15 +1,10 @@
-"""CLIP from whatever file it comes in, as a transformers ``CLIPModel``, without running any code from that file."""
+"""Load a CLIP from a file, a folder or the Hugging Face hub, without running any code from it."""
 
 from __future__ import annotations
 
 import json
-import logging
-import pickle
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.resources import as_file, files
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +13,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from maotune.clip.model import FrozenCLIP, Preprocess, fingerprint_of
+from maotune.clip.openai_names import ACTIVATIONS, first_few, from_openai_names
 from maotune.clip.stem import build_stem
 from maotune.clip.tokenizer import Tokenizer
-
-log = logging.getLogger(__name__)
+from maotune.clip.torchscript import is_torchscript, read_torchscript
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-ACTIVATIONS = ("quick_gelu", "gelu")
 OPENAI = {
     "ViT-B/32": "openai/clip-vit-base-patch32",
     "ViT-B/16": "openai/clip-vit-base-patch16",
     "ViT-L/14": "openai/clip-vit-large-patch14",
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
-"""OpenAI's names of its models, and where Hugging Face keeps them."""
+"""OpenAI's names of its models, and their ids on the Hugging Face hub."""
 OPENAI_TOKENS = 49408
 """Size of the vocabulary of OpenAI's and open_clip's models."""
-HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104}
-"""Image towers (open_clip's H, g and bigG) whose heads are not 64 wide, by width."""
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+"""What open_clip writes beside the weights: the sizes of the model, and how images are normalised."""
 WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 
 State = dict[str, Tensor]
+Parts = tuple[Any, State, Tokenizer, Preprocess]
+"""A transformers ``CLIPConfig``, the weights in transformers' names and float32, the tokenizer, the preprocessing."""
 
 
 def load_clip(
@@ -60,19 +56,20 @@ def load_clip(
         dtype: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: fp32 on a CPU, else bf16 where the GPU has it, else
             fp16.
         activation: ``"quick_gelu"``, ``"gelu"`` or ``"auto"``. A state dict does not tell which one it was trained
-            with: "auto" goes by ``open_clip_config.json`` beside it, else takes quick GELU, which is OpenAI's, except
-            in files that carry open_clip's own names (``open_clip_*``), and says so in the log.
-        activation_checkpointing: less memory and more time in tuning.
+            with: "auto" follows ``open_clip_config.json`` beside it (which also states the number of attention heads),
+            else takes quick GELU, which is OpenAI's, except in files that carry open_clip's own names
+            (``open_clip_*``), and says so in the log.
+        activation_checkpointing: keep fewer activations for the backward pass: less memory, more time.
 
     Raises:
-        FileNotFoundError: nothing there, nor on the hub.
-        ValueError: not a CLIP with a vision transformer, broken, or in parts that do not fit; or an unknown option.
+        FileNotFoundError: there is no such file or folder, nor such a model on the hub.
+        ValueError: not a CLIP with a vision transformer, damaged, or in parts that do not fit; or an unknown option.
     """
     if dtype not in ("auto", *DTYPES):
         raise ValueError(f"dtype {dtype!r} is unknown: choose auto, {', '.join(DTYPES)}")
     if activation not in ("auto", *ACTIVATIONS):
         raise ValueError(f"activation {activation!r} is unknown: choose auto, {', '.join(ACTIVATIONS)}")
-    where = _device(device)
+    target = _device(device)
     if str(source) == "iconclip":
         with as_file(files("maotune") / "assets" / "iconclip") as folder:
             if not folder.is_dir():
@@ -85,8 +82,8 @@ def load_clip(
             path if path.is_dir() else _fetch(str(source)), activation
         )
     config.text_config.eos_token_id = tokenizer.end
-    model = _assemble(config, weights).to(where, DTYPES[_automatic_dtype(where) if dtype == "auto" else dtype])
-    model.logit_scale.data = weights["logit_scale"].to(where)  # a temperature of 100 is 99 in bf16
+    model = _assemble(config, weights).to(target, DTYPES[_automatic_dtype(target) if dtype == "auto" else dtype])
+    model.logit_scale.data = weights["logit_scale"].to(target)  # a temperature of 100 is 99 in bf16
     return FrozenCLIP(
         model,
         tokenizer,
@@ -115,15 +112,9 @@ def _automatic_dtype(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-# -------------------------------------------------------------------------------------------------------------- sources
-
-Parts = tuple[Any, State, Tokenizer, Preprocess]
-"""A transformers ``CLIPConfig``, the weights in transformers' names and float32, the tokenizer, the picture numbers."""
-
-
 def _fetch(name: str) -> Path:
-    """The local folder of a model on the Hugging Face hub, from its cache where it is there."""
-    from huggingface_hub import snapshot_download  # most users never need it
+    """Return the local folder of a model on the Hugging Face hub; what is in the cache is not downloaded again."""
+    from huggingface_hub import snapshot_download  # slow to import, and most users never need it
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     identity = OPENAI.get(name, name)
@@ -156,15 +147,15 @@ def _fetch(name: str) -> Path:
 
 
 def _read_folder(folder: Path, activation: str) -> Parts:
-    """A transformers or open_clip model in a folder."""
-    own = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if "text_config" not in own:
+    """Read a transformers or open_clip model from a folder."""
+    content = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if "text_config" not in content:
         for name in WEIGHTS:
             if (folder / name).is_file():
                 return _read_file(folder / name, activation)
         raise ValueError(f"{folder} holds no CLIP: no config.json of transformers' and none of {', '.join(WEIGHTS)}")
-    if own.get("model_type", "clip") != "clip":
-        raise ValueError(f"{folder} is a {own['model_type']} model; only CLIP is supported")
+    if content.get("model_type", "clip") != "clip":
+        raise ValueError(f"{folder} is a {content['model_type']} model; only CLIP is supported")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(_json(index)["weight_map"].values()))
@@ -175,7 +166,7 @@ def _read_folder(folder: Path, activation: str) -> Parts:
     weights: State = {}
     for name in names:
         weights |= _read_tensors(folder / name)
-    config = _config(own)
+    config = _config(content)
     weights = {key: value.float() for key, value in weights.items() if not key.endswith("position_ids")}
     if activation != "auto":
         config.text_config.hidden_act = config.vision_config.hidden_act = activation
@@ -183,28 +174,32 @@ def _read_folder(folder: Path, activation: str) -> Parts:
 
 
 def _read_file(path: Path, activation: str) -> Parts:
-    """OpenAI's archive, or a state dict."""
+    """Read OpenAI's archive, or a state dict."""
     weights = _read_tensors(path)
     if "text_model.embeddings.token_embedding.weight" in weights:
         if (path.parent / "config.json").is_file():
             return _read_folder(path.parent, activation)
         raise ValueError(f"{path} has transformers' names, but no config.json beside it")
-    config, renamed = _from_openai(weights, _activation(path, weights, activation), str(path))
+    beside = path.parent / OPEN_CLIP_CONFIG
+    model_config = _json(beside).get("model_cfg", {}) if beside.is_file() else None
+    content, renamed = from_openai_names(weights, model_config, activation, path)
+    config = _config(content)
     return config, renamed, _tokenizer(path.parent, config), _preprocess(path.parent, config)
 
 
 def _read_tensors(path: Path) -> State:
-    """All tensors of a file, by name; nothing in the file is executed."""
+    """Read all tensors of a file, by name; nothing in the file is executed."""
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        if _is_torchscript(path):
-            return _read_torchscript(path)
+        if is_torchscript(path):
+            return read_torchscript(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # whatever a broken or hostile file provokes in three readers
-        raise ValueError(f"{path} can not be read as weights ({type(error).__name__}: {_first_line(error)})") from error
+    except Exception as error:  # whatever a damaged or hostile file provokes in three readers
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise ValueError(f"{path} can not be read as weights ({type(error).__name__}: {reason})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -214,10 +209,6 @@ def _read_tensors(path: Path) -> State:
     if all(key.startswith("module.") for key in weights):  # saved while training on several devices
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     return weights
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -254,7 +245,7 @@ def _tokenizer(folder: Path, config: Any) -> Tokenizer:
 
 def _preprocess(folder: Path, config: Any) -> Preprocess:
     size = config.vision_config.image_size
-    for name, prefix in (("preprocessor_config.json", "image_"), ("open_clip_config.json", "")):
+    for name, prefix in (("preprocessor_config.json", "image_"), (OPEN_CLIP_CONFIG, "")):
         if (folder / name).is_file():
             content = _json(folder / name)
             content = content.get("preprocess_cfg", content)
@@ -271,120 +262,8 @@ def _three(values: Any, path: Path) -> tuple[float, float, float]:
     return red, green, blue
 
 
-# --------------------------------------------------------------------------------------------------- OpenAI's names
-
-_LAYER = {
-    "ln_1": "layer_norm1",
-    "attn.out_proj": "self_attn.out_proj",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-_TOP = {
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "logit_scale": "logit_scale",
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
-    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
-    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
-    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
-}
-_PROJECTIONS = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
-_SIZES = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's archives carry among the weights."""
-
-
-def _activation(path: Path, weights: State, asked: str) -> str:
-    if asked != "auto":
-        return asked
-    beside = path.parent / "open_clip_config.json"
-    if beside.is_file():
-        return "quick_gelu" if _json(beside).get("model_cfg", {}).get("quick_gelu", False) else "gelu"
-    if all(name in weights for name in _SIZES):
-        return "quick_gelu"
-    guess = "gelu" if path.name.startswith("open_clip_") else "quick_gelu"
-    log.warning("%s does not tell its activation: taking %s; activation='gelu' or 'quick_gelu' decides", path, guess)
-    return guess
-
-
-def _from_openai(weights: State, activation: str, source: str) -> tuple[Any, State]:
-    """Configuration and weights in transformers' names, from those in OpenAI's and open_clip's."""
-    if any(key.startswith("visual.layer") for key in weights):
-        raise ValueError(f"{source} has a ResNet for its image tower: only vision transformers are supported")
-    if any(key.startswith("visual.trunk") for key in weights):
-        raise ValueError(
-            f"{source} has an image tower of timm's: only open_clip's own vision transformers are supported"
-        )
-    # Newer classes of open_clip put the text tower one level lower.
-    weights = {key.removeprefix("text."): value for key, value in weights.items()}
-    for beside in (*_SIZES, "attn_mask"):
-        weights.pop(beside, None)
-    missing = [key for key in (*_TOP, *_PROJECTIONS) if key not in weights]
-    if missing:
-        raise ValueError(f"{source} is not a CLIP with a vision transformer: it lacks {_some(missing)}")
-    text_width = weights["token_embedding.weight"].shape[1]
-    width, patch = weights["visual.conv1.weight"].shape[0], weights["visual.conv1.weight"].shape[-1]
-    patches = weights["visual.positional_embedding"].shape[0] - 1
-    config = _config(
-        {
-            "projection_dim": weights["text_projection"].shape[1],
-            "text_config": {
-                **_tower(weights, "transformer", text_width, 64, source),
-                "hidden_act": activation,
-                "vocab_size": weights["token_embedding.weight"].shape[0],
-                "max_position_embeddings": weights["positional_embedding"].shape[0],
-            },
-            "vision_config": {
-                **_tower(weights, "visual.transformer", width, HEAD_WIDTHS.get(width, 64), source),
-                "hidden_act": activation,
-                "patch_size": patch,
-                "image_size": patch * isqrt(patches),
-            },
-        }
-    )
-    renamed: State = {new: weights.pop(old).float() for old, new in _TOP.items()}
-    renamed |= {new: weights.pop(old).float().T.contiguous() for old, new in _PROJECTIONS.items()}
-    unknown = []
-    for key, value in weights.items():
-        side, _, rest = key.partition("transformer.resblocks.")
-        number, _, name = rest.partition(".")
-        tower = {"": "text_model", "visual.": "vision_model"}.get(side)
-        stem, _, kind = name.rpartition(".")
-        to = f"{tower}.encoder.layers.{number}"
-        if tower and stem in _LAYER:
-            renamed[f"{to}.{_LAYER[stem]}.{kind}"] = value.float()
-        elif tower and name in ("attn.in_proj_weight", "attn.in_proj_bias"):
-            for letter, part in zip("qkv", value.float().chunk(3), strict=True):
-                renamed[f"{to}.self_attn.{letter}_proj.{name.rpartition('_')[2]}"] = part
-        else:
-            unknown.append(key)
-    if unknown:
-        raise ValueError(f"{source} has weights that CLIP does not have: {_some(unknown)}")
-    return config, renamed
-
-
-def _tower(weights: State, prefix: str, width: int, head: int, source: str) -> dict[str, Any]:
-    if width % head:
-        raise ValueError(f"{source}: a tower of width {width} can not have heads of width {head}")
-    numbers = {key[len(prefix) + 11 :].partition(".")[0] for key in weights if key.startswith(f"{prefix}.resblocks.")}
-    first = weights.get(f"{prefix}.resblocks.0.mlp.c_fc.weight")
-    if first is None:
-        raise ValueError(f"{source} is not a CLIP with a vision transformer: it lacks {prefix}.resblocks")
-    return {
-        "hidden_size": width,
-        "intermediate_size": first.shape[0],
-        "num_hidden_layers": len(numbers),
-        "num_attention_heads": width // head,
-    }
-
-
 def _assemble(config: Any, weights: State) -> Any:
-    """The transformers model with exactly these weights."""
+    """Build the transformers model with exactly these weights."""
     from transformers import CLIPModel
 
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
@@ -393,101 +272,17 @@ def _assemble(config: Any, weights: State) -> Any:
             model.vision_model.embeddings.patch_embedding = build_stem(stem, config.vision_config.hidden_size)
     expected = model.state_dict()
     if missing := [key for key in expected if key not in weights]:
-        raise ValueError(f"the weights lack {_some(missing)}")
+        raise ValueError(f"the weights lack {first_few(missing)}")
     if unknown := [key for key in weights if key not in expected]:
-        raise ValueError(f"the weights have more than a CLIP of this size: {_some(unknown)}")
+        raise ValueError(f"the weights have more than a CLIP of this size: {first_few(unknown)}")
     wrong = [
         f"{key} is {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}"
         for key in expected
         if weights[key].shape != expected[key].shape
     ]
     if wrong:
-        raise ValueError(f"the weights do not fit together: {_some(wrong)}")
+        raise ValueError(f"the weights do not fit together: {first_few(wrong)}")
     model.load_state_dict(weights, assign=True)
     for embeddings in (model.text_model.embeddings, model.vision_model.embeddings):
         embeddings.position_ids = torch.arange(embeddings.position_ids.shape[-1])[None]  # not among the weights
     return model
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-# ----------------------------------------------------------------------------------------------------- TorchScript
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _read_torchscript(path: Path) -> State:
-    """The tensors of a TorchScript archive, without TorchScript: its program is not even read."""
-    with zipfile.ZipFile(path) as archive:
-        member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-        root = member.removesuffix("data.pkl")
-
-        def storage(kind: torch.dtype, key: str) -> Tensor:
-            return torch.frombuffer(bytearray(archive.read(f"{root}data/{key}")), dtype=kind)
-
-        with archive.open(member) as stream:
-            top = _TensorUnpickler(stream, storage).load()
-    weights: State = {}
-    _collect(top, "", weights)
-    return weights
-
-
-class _Node:
-    """Stands for a module of the archive: attributes, no behaviour."""
-
-
-def _collect(node: _Node, prefix: str, weights: State) -> None:
-    for name, value in vars(node).items():
-        if isinstance(value, Tensor):
-            weights[prefix + name] = value
-        elif isinstance(value, _Node):
-            _collect(value, f"{prefix}{name}.", weights)
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Knows tensors, lists and nameless modules. Whatever else a pickle asks for is refused."""
-
-    def __init__(self, stream: Any, storage: Callable[[torch.dtype, str], Tensor]) -> None:
-        super().__init__(stream)
-        self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            return _Node
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        raise pickle.UnpicklingError(f"refused to load {module}.{name} from it")
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        _, kind, key, *_ = pid
-        return self._storage(kind, key)
-
-
-def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
-
-
-def _listed(values: list[Any]) -> list[Any]:
-    return values
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-    ("collections", "OrderedDict"): OrderedDict,
-    **{("torch.jit._pickle", f"build_{kind}list"): _listed for kind in ("int", "double", "bool", "tensor")},
-    ("torch", "HalfStorage"): torch.float16,
-    ("torch", "FloatStorage"): torch.float32,
-    ("torch", "DoubleStorage"): torch.float64,
-    ("torch", "BFloat16Storage"): torch.bfloat16,
-    ("torch", "LongStorage"): torch.int64,
-    ("torch", "IntStorage"): torch.int32,
-    ("torch", "BoolStorage"): torch.bool,
-    ("torch", "ByteStorage"): torch.uint8,
-}

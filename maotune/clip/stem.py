@@ -63,6 +63,3 @@ def build_stem(config: dict[str, Any], hidden: int) -> ConvStem:
     if not channels or groups < 1 or any(width % groups for width in channels):
         raise ValueError(f"stem widths {channels} must be a non-empty list of multiples of groups = {groups}")
     return ConvStem(channels, groups, hidden)
-
-
-__all__ = ["ConvStem", "build_stem"]

@@ -323,7 +323,7 @@ def odd_heads(path: Path) -> Path:
         (broken(no_projection), r"broken\.pt is not a CLIP.*lacks visual\.proj"),
         (broken(no_bias), r"lack text_model\.encoder\.layers\.1\.layer_norm1\.bias"),
         (broken(layer_scale), r"weights that CLIP does not have: visual.*ls_1\.gamma"),
-        (odd_heads, "width 32 can not have heads of width 64"),
+        (odd_heads, r"number of attention heads of the text tower, 32 wide, is not known\. State it, and"),
         (broken(narrow), r"layers\.1\.mlp\.fc1\.weight is \(100, 128\) instead of \(128, 128\)"),
         (truncated, r"state\.pt can not be read as weights"),
         (text_file, r"page\.pt can not be read as weights"),
@@ -336,6 +336,28 @@ def odd_heads(path: Path) -> Path:
 def test_broken_files(save: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         load_clip(save(tmp_path))
+
+
+def test_heads_are_as_stated_and_never_guessed_for_an_unknown_width(tmp_path: Path) -> None:
+    config = toy_config()
+    for part, width, heads in ((config.text_config, 128, 4), (config.vision_config, 1152, 16)):
+        part.hidden_size, part.num_attention_heads, part.num_hidden_layers = width, heads, 1
+    torch.manual_seed(3)
+    model = CLIPModel(config).eval()
+    torch.save(openai_names(model), tmp_path / "wide.pt")
+    with pytest.raises(ValueError, match=r"image tower, 1152 wide, is not known.*\"vision_cfg\": {\"head_width\""):
+        load_clip(tmp_path / "wide.pt")
+
+    def state(**towers: Any) -> None:
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": True, **towers}}))
+
+    state(text_cfg={"heads": 4}, vision_cfg={"head_width": 72})
+    clip, reference = load_clip(tmp_path / "wide.pt", device="cpu"), FrozenCLIP(model)
+    torch.testing.assert_close(clip.encode_image(IMAGES), reference.encode_image(IMAGES))
+    torch.testing.assert_close(clip.encode_texts(TEXTS), reference.encode_texts(TEXTS))
+    state(text_cfg={"heads": 5}, vision_cfg={"head_width": 72})
+    with pytest.raises(ValueError, match=r"text tower, 128 wide, is not as open_clip_config\.json says: {'heads': 5}"):
+        load_clip(tmp_path / "wide.pt")
 
 
 class Attack:

@@ -1,0 +1,158 @@
+"""Translate a state dict in OpenAI's and open_clip's names to transformers' names and configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+HEAD_WIDTHS = {
+    "text": {1280: 64},
+    "image": {1280: 80, 1408: 88, 1664: 104, 1792: 112},
+}
+"""Width of an attention head in towers wider than 1024, by width: open_clip's H, g, G and e. Up to 1024, heads are 64
+wide in the published models of OpenAI (whose code allows nothing else) and of open_clip."""
+
+_LAYER = {
+    "ln_1": "layer_norm1",
+    "attn.out_proj": "self_attn.out_proj",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_OUTSIDE_LAYERS = {
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "logit_scale": "logit_scale",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+}
+_PROJECTIONS = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+_SIZES = ("input_resolution", "context_length", "vocab_size")
+"""Numbers that OpenAI's archives carry among the weights."""
+
+
+def from_openai_names(
+    weights: Mapping[str, Tensor], model_config: Mapping[str, Any] | None, activation: str, path: Path
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the content of a transformers ``CLIPConfig``, and the weights in its names and float32.
+
+    Args:
+        weights: in OpenAI's or open_clip's names.
+        model_config: ``model_cfg`` of the ``open_clip_config.json`` beside the file, if there is one: it decides the
+            activation and the number of attention heads, which the weights do not tell.
+        activation: ``quick_gelu``, ``gelu`` or ``auto``; see ``load_clip``.
+        path: the file, for messages.
+
+    Raises:
+        ValueError: not a CLIP with a vision transformer, or the number of attention heads is not known.
+    """
+    if any(key.startswith("visual.layer") for key in weights):
+        raise ValueError(f"{path} has a ResNet for its image tower: only vision transformers are supported")
+    if any(key.startswith("visual.trunk") for key in weights):
+        raise ValueError(f"{path} has an image tower of timm's: only open_clip's own vision transformers are supported")
+    if activation == "auto":
+        activation = _activation(weights, model_config, path)
+    # Newer classes of open_clip put the text tower one level lower.
+    rest = {key.removeprefix("text."): value for key, value in weights.items()}
+    for name in (*_SIZES, "attn_mask"):
+        rest.pop(name, None)
+    if missing := [key for key in (*_OUTSIDE_LAYERS, *_PROJECTIONS) if key not in rest]:
+        raise ValueError(f"{path} is not a CLIP with a vision transformer: it lacks {first_few(missing)}")
+    stated = model_config or {}
+    vocabulary, text_width = rest["token_embedding.weight"].shape
+    width, _, _, patch = rest["visual.conv1.weight"].shape
+    config = {
+        "projection_dim": rest["text_projection"].shape[1],
+        "text_config": {
+            **_tower(rest, "transformer", path),
+            "hidden_size": text_width,
+            "num_attention_heads": _heads("text", text_width, stated.get("text_cfg"), path),
+            "hidden_act": activation,
+            "vocab_size": vocabulary,
+            "max_position_embeddings": rest["positional_embedding"].shape[0],
+        },
+        "vision_config": {
+            **_tower(rest, "visual.transformer", path),
+            "hidden_size": width,
+            "num_attention_heads": _heads("image", width, stated.get("vision_cfg"), path),
+            "hidden_act": activation,
+            "patch_size": patch,
+            "image_size": patch * isqrt(rest["visual.positional_embedding"].shape[0] - 1),
+        },
+    }
+    renamed = {new: rest.pop(old).float() for old, new in _OUTSIDE_LAYERS.items()}
+    renamed |= {new: rest.pop(old).float().T.contiguous() for old, new in _PROJECTIONS.items()}
+    unknown = []
+    for key, value in rest.items():
+        side, _, position = key.partition("transformer.resblocks.")
+        number, _, name = position.partition(".")
+        tower = {"": "text_model", "visual.": "vision_model"}.get(side)
+        stem, _, kind = name.rpartition(".")
+        layer = f"{tower}.encoder.layers.{number}"
+        if tower and stem in _LAYER:
+            renamed[f"{layer}.{_LAYER[stem]}.{kind}"] = value.float()
+        elif tower and name in ("attn.in_proj_weight", "attn.in_proj_bias"):
+            for letter, part in zip("qkv", value.float().chunk(3), strict=True):
+                renamed[f"{layer}.self_attn.{letter}_proj.{name.rpartition('_')[2]}"] = part
+        else:
+            unknown.append(key)
+    if unknown:
+        raise ValueError(f"{path} has weights that CLIP does not have: {first_few(unknown)}")
+    return config, renamed
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Name the first five, and count the rest."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _activation(weights: Mapping[str, Tensor], model_config: Mapping[str, Any] | None, path: Path) -> str:
+    if model_config is not None:
+        return "quick_gelu" if model_config.get("quick_gelu", False) else "gelu"
+    if all(name in weights for name in _SIZES):
+        return "quick_gelu"
+    guess = "gelu" if path.name.startswith("open_clip_") else "quick_gelu"
+    log.warning("%s does not tell its activation: taking %s; activation='gelu' or 'quick_gelu' decides", path, guess)
+    return guess
+
+
+def _heads(side: str, width: int, tower_config: Mapping[str, Any] | None, path: Path) -> int:
+    """Return the attention heads of a tower: as configured (with open_clip's defaults), else as its width tells."""
+    if tower_config is None:
+        head_width = float(HEAD_WIDTHS[side].get(width, 64 if width <= 1024 else 0))
+    elif side == "text":
+        head_width = width / int(tower_config.get("heads", 8))
+    else:
+        head_width = int(tower_config.get("head_width", 64))
+    if head_width < 1 or width % head_width:
+        setting = '"text_cfg": {"heads": 8}' if side == "text" else '"vision_cfg": {"head_width": 64}'
+        raise ValueError(
+            f"{path}: the number of attention heads of the {side} tower, {width} wide, is "
+            + ("not known" if tower_config is None else f"not as open_clip_config.json says: {dict(tower_config)}")
+            + ". State it, and the activation, in an open_clip_config.json beside the file, for instance "
+            f'{{"model_cfg": {{"quick_gelu": true, {setting}}}}}'
+        )
+    return int(width // head_width)
+
+
+def _tower(weights: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, int]:
+    numbers = {key[len(prefix) + 11 :].partition(".")[0] for key in weights if key.startswith(f"{prefix}.resblocks.")}
+    first = weights.get(f"{prefix}.resblocks.0.mlp.c_fc.weight")
+    if first is None:
+        raise ValueError(f"{path} is not a CLIP with a vision transformer: it lacks {prefix}.resblocks")
+    return {"intermediate_size": first.shape[0], "num_hidden_layers": len(numbers)}
