@@ -1,60 +1,55 @@
-"""The one page that prompt learners, MAO and the training loop share.
+"""The interface between prompt learners, MAO and the training loop, which do not import each other.
 
 Letters, used everywhere: B images of a batch, C bound classes, H candidate classes (H <= C), d width of the joint
-image-text space. Features are float32 and not normalised; losses are float32 scalars.
-
-The two sides never import each other: a learner knows nothing of stages and samplers, MAO knows nothing of prompts.
-They meet in three places: the ``Batch`` (data), the bound classes (vocabulary) and ``Classify`` (the candidate set of
-the cross-entropy).
+image-text space. Features are float32 and not normalised; losses are float32 scalars. Learners and MAO meet in three
+places: the ``Batch`` (data), the bound classes (vocabulary) and ``Classify`` (candidates of the cross-entropy).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Classify = Callable[[Tensor, Tensor], Tensor]
-"""``(logits (B, C), labels (B,)) -> scalar``: the cross-entropy that the training stage hands to a learner's losses."""
+"""``(logits (B, H), labels) -> scalar``: the cross-entropy, which the stage chooses and a learner adds to its loss.
+Labels are (B,) int64, or (B, H) float32 probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some images and their labels. At least one of ``images`` and ``features`` is there."""
+    """A batch of labelled images, given as pixels, as features of the frozen image tower, or as both."""
 
     labels: Tensor
-    """(B,) int64, indices into the bound classes; or (B, C) float32, their probabilities (soft labels)."""
+    """(B,) int64, indices of the bound classes; or (B, C) float32, their probabilities (soft labels)."""
     images: Tensor | None = None
     """(B, 3, h, w) normalised pixels."""
     features: Tensor | None = None
-    """(B, d) features of the very same views by the frozen image tower, from the feature bank."""
+    """(B, d) features of the same augmented views by the frozen image tower, from the feature bank."""
     second_images: Tensor | None = None
-    """(B, 3, h, w) another view of each image, for learners that compare two (``views = 2``)."""
+    """(B, 3, h, w) another augmented view of each image, for learners that compare two (``views = 2``)."""
     names: tuple[str, ...] = ()
-    """What to call each image in a message."""
+    """Names of the images, for error messages."""
     position: int = 0
-    """How many batches of the stage came before this one; the training loop sets it."""
+    """Number of batches before this one in the stage; the training loop sets it."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on ``device``."""
-        tensors = {
-            name: value.to(device, non_blocking=True)
-            for name in ("labels", "images", "features", "second_images")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **tensors)
+        """Return the batch with its tensors on ``device``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a learner says of a batch."""
+    """The features and scores that a learner computes for a batch."""
 
     image: Tensor
     """(B, d) image features."""
@@ -65,107 +60,91 @@ class Output:
 
 
 def cosine_logits(image: Tensor, text: Tensor, scale: float) -> Tensor:
-    """(B, H) ``scale`` x cosine similarity of image (B, d) and text features, (H, d) or one set an image (B, H, d)."""
+    """Return (B, H) ``scale`` x cosine similarity of image features (B, d) and text features (H, d) or (B, H, d)."""
     image, text = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
-    if text.ndim == 2:
-        return scale * image @ text.T
-    return scale * torch.einsum("bd,bhd->bh", image, text)
+    return scale * image @ text.T if text.ndim == 2 else scale * torch.einsum("bd,bhd->bh", image, text)
 
 
 class AbstractLearner(nn.Module, ABC):
     """A prompt learner: learnable prompts around a frozen CLIP.
 
-    Built as ``Learner(clip, classes, *, settings...)``, which binds ``classes``; ``bind`` turns to others later.
-    ``parameters()`` and ``state_dict()`` hold what is tuned and nothing else. The frozen CLIP is a plain attribute.
-    The flags below are set by the class (by the instance where a setting, or a learner that it holds, decides).
+    Constructed as ``Learner(clip, classes, *, settings...)``, which binds ``classes`` last. ``parameters()`` and
+    ``state_dict()`` hold only what is tuned. A class sets the flags below, or its instances where a setting decides.
     """
 
     tunes_image_tower: bool = False
     """Whether image features depend on the prompts. If not, they are the frozen CLIP's own (feature bank)."""
     uses_frozen_features: bool = True
-    """Whether ``Batch.features`` is of use: as the image features themselves, or as a teacher's."""
+    """Whether ``Batch.features`` are used: as the image features themselves, or as a teacher's."""
     scores_all_classes: bool = False
-    """Whether a loss term beside the cross-entropy runs over all bound classes, so that all must be encoded."""
+    """Whether a loss term besides the cross-entropy runs over all bound classes, so that all must be encoded."""
     text_depends_on_image: bool = False
     """Whether ``text_features`` needs the image features (CoCoOp)."""
     uses_labels: bool = True
-    """Whether the loss looks at ``Batch.labels``. A learner that does not can be tuned on unlabelled images."""
+    """Whether the loss uses ``Batch.labels``. If not, the learner can be tuned on unlabelled images."""
     learns_from_run: bool = False
     """Whether the constructor takes ``open_run``, which opens the folder of a finished run (PromptKD's teacher)."""
     views: int = 1
-    """Views of an image that a batch must hold: 2 asks for ``Batch.second_images``."""
-
+    """Augmented views per image in a batch: with 2, ``Batch.second_images`` is filled."""
+    lr_factors: Mapping[str, float] = MappingProxyType({})
+    """Factors on the learning rate of parameters whose names begin with a prefix (DePT's head); the others have 1."""
     classes: tuple[str, ...] = ()
     """The bound class names."""
-    lr_factors: Mapping[str, float] = MappingProxyType({})
-    """Multiples of the stage's learning rate for the parameters whose names begin so (DePT's head); the rest have 1."""
     logit_scale: float
-    """1 / temperature of the frozen CLIP (100 for OpenAI's)."""
+    """1 / temperature of the frozen CLIP (100 in OpenAI's models)."""
 
     @abstractmethod
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the same prompts at another vocabulary. Builds buffers that are never saved.
-
-        Raises:
-            ValueError: a name does not fit into the context (the message names it), or the list is empty.
-        """
+        """Use the prompts with other classes; raise ``ValueError`` for names that do not fit the context, or none."""
 
     @abstractmethod
     def image_features(self, batch: Batch) -> Tensor:
-        """(B, d) image features of the batch."""
+        """Return (B, d) image features of the batch."""
 
     @abstractmethod
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) text features of the classes ``only`` ((H,) int64; None: all C).
-
-        (B, H, d) where ``text_depends_on_image``; only then is ``image`` (B, d) looked at.
-        """
+        """Return text features (H, d) of the classes ``only`` ((H,) int64, None: all), or (B, H, d) for each image."""
 
     def logits(self, image: Tensor, text: Tensor, only: Tensor | None = None) -> Tensor:
-        """(B, H) scores of image features (B, d) against the text features of the classes ``only``."""
+        """Return (B, H) scores of image features (B, d) against the text features of the classes ``only``."""
         return cosine_logits(image, text, self.logit_scale)
 
     def forward(self, batch: Batch, only: Tensor | None = None) -> Output:
-        """Features and scores of a batch over the classes ``only``: no labels, no loss."""
+        """Return features and scores of a batch over the classes ``only``: no labels, no loss."""
         image = self.image_features(batch)
         text = self.text_features(only, image)
         return Output(image, text, self.logits(image, text, only))
 
     @abstractmethod
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The terms of the loss by name; their sum is minimised. The cross-entropy is ``classify`` and nothing else.
+        """Return the terms of the loss, whose sum is minimised, by name. ``classify`` is the only cross-entropy.
 
-        ``output`` may be restricted to H candidates, with ``batch.labels`` counted among them: never where
-        ``scores_all_classes``.
+        Unless ``scores_all_classes``, ``output`` may hold H candidates only: then ``batch.labels`` are among these.
         """
 
 
 class Batches(Protocol):
-    """The data of a stage. A pure function of its seed, so that a run can continue at any batch."""
+    """The batches of a stage, a pure function of the seed: a run can be resumed at any. ``len`` is that of an epoch."""
 
-    def __len__(self) -> int:
-        """Updates in an epoch."""
-        ...
+    def __len__(self) -> int: ...
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``index`` (from 0), beginning with batch ``start``."""
-        ...
+        """Yield the batches of epoch ``index`` (from 0), from batch ``start`` on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One leg of tuning. A published learner is one stage; MAO is two (base, new)."""
+    """A stage of tuning. A published learner is one stage; MAO is two (base, new)."""
 
     name: str
     classes: tuple[str, ...]
     batches: Callable[[AbstractLearner], Batches]
-    """Called once, when the stage begins, with the learner as the stages before left it."""
+    """Called once, when the stage begins, with the learner as the stage before left it."""
     classify: Classify
     epochs: int
     lr: float
     batch_candidates: bool = False
-    """``classify`` looks at the classes of the batch alone: learners without a term over all encode only those."""
+    """Whether ``classify`` uses the batch's own classes only: then learners encode no others, unless they need all."""
     updates: int | None = None
-    """Batches an epoch as far as they are known before it begins, to tell how long it will take."""
     batch_size: int | None = None
-    """Images a batch, likewise."""
+    """Batches per epoch and images per batch, where known before the stage begins: for estimates of its duration."""
