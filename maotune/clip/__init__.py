@@ -1,4 +1,4 @@
-"""The frozen CLIP: loading, text and image towers with prompts as arguments, zero-shot. Knows no learner."""
+"""The frozen CLIP: loading, text and image towers with prompts as arguments, zero-shot texts. Imports no learner."""
 
 from maotune.clip.load import load_clip
 from maotune.clip.model import FrozenCLIP, Preprocess

@@ -17,34 +17,34 @@ from maotune.clip.towers import image_pass, image_tower, text_pass, text_tower
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """The numbers that turn a picture into what the image tower was trained on; the defaults are OpenAI's."""
+    """How an image is resized and normalised for the image tower; the defaults are OpenAI's."""
 
     size: int = 224
     """Height and width in pixels."""
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    """Of red, green and blue in 0..1, subtracted."""
+    """Subtracted from red, green and blue in 0..1."""
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    """What the difference is divided by."""
+    """Divides the differences."""
     interpolation: str = "bicubic"
-    """How the shorter side is resized to ``size``, before the centre is cut out."""
+    """Filter for resizing the shorter side to ``size``, before the centre is cropped."""
 
 
 class FrozenCLIP:
     """A frozen CLIP. Not a module: a learner that holds one neither registers nor saves its weights.
 
     The towers take prompts as arguments; gradients flow to those and to nothing else. Features are float32 and not
-    normalised. ``load_clip`` makes one from a file; this takes any transformers ``CLIPModel`` and freezes it.
+    normalised. ``load_clip`` reads one from a file; the constructor freezes any transformers ``CLIPModel``.
 
     Args:
         model: a transformers ``CLIPModel``, already on its device and in its precision.
         tokenizer: by default OpenAI's.
-        preprocess: by default OpenAI's numbers, at the image size of the model.
-        name: what to call it in reports.
-        fingerprint: the one of its weights where that is known; by default computed.
-        activation_checkpointing: keep only the input of each layer for the backward, and compute the rest again there.
+        preprocess: by default OpenAI's, at the image size of the model.
+        name: its name in reports.
+        fingerprint: of its weights, where known; by default computed.
+        activation_checkpointing: keep only the input of each layer for the backward pass; the rest is computed again.
 
     Raises:
-        ValueError: the vocabulary of the tokenizer is not the model's.
+        ValueError: tokenizer and model have vocabularies of different sizes.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class FrozenCLIP:
         return f"FrozenCLIP({self.name!r}, {self.fingerprint[:12]}, {self.device}, {self.dtype})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenCLIP:
-        """Itself: what never changes need not be held twice when a learner is copied."""
+        """Return itself, because its weights never change: copies of a learner share it."""
         return self
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of texts, on the device of the model.
+        """Return the token ids of texts, on the device of the model.
 
         Raises:
-            ValueError: a text is longer than the context (the message shows it), or there is none.
+            ValueError: a text is longer than the context (the message shows it), or the list is empty.
         """
         tokens = self.tokenizer(texts)
         return Tokens(tokens.ids.to(self.device), tokens.eot.to(self.device))
 
     def embed(self, ids: Tensor) -> Tensor:
-        """(...) token ids -> (..., W) float32 embeddings, without positions."""
+        """Return (..., W) float32 embeddings, without positions, of token ids (...)."""
         table: Tensor = self.model.text_model.embeddings.token_embedding.weight
         return F.embedding(ids, table).float()
 
@@ -111,50 +111,50 @@ class FrozenCLIP:
         *,
         chunk: int | None = None,
     ) -> Tensor:
-        """(G N, d) features of texts given as embeddings; those of a group share a prefix. See ``towers.text_pass``.
+        """Return (G N, d) features of embedded texts; those of a group share a prefix. See ``towers.text_pass``.
 
         Args:
             prefix: (G, P, W), the positions 0..P-1.
             suffix: (G N, S, W), or (N, S, W) the same in every group: the positions from P on.
-            eot: (N,) where the end-of-text stands in the suffix, or (G, N) where that differs between groups. Note that
-                G prefixes and one text for each (class-specific contexts) are ``eot`` (G, 1).
-            layer_prompts: per text layer j >= 1, what replaces positions 1..L of the prefix at its input: (L, W),
-                (G, L, W) or (G N, L, W).
-            chunk: texts (groups, if there are several) at a time; by default as memory allows.
+            eot: (N,) positions of the end-of-text in the suffix, or (G, N) where they differ between groups. G prefixes
+                with one text each (class-specific contexts) are ``eot`` (G, 1).
+            layer_prompts: for text layers j >= 1, prompts that replace positions 1..L of the prefix at the input:
+                (L, W), (G, L, W) or (G N, L, W).
+            chunk: texts (groups, if there are several) per pass; by default as memory allows.
         """
         return text_pass(
             self._text, prefix, suffix, eot, layer_prompts, chunk=chunk, recompute=self.activation_checkpointing
         ).float()
 
     def encode_image(self, images: Tensor, prompts: Sequence[Tensor] | None = None) -> Tensor:
-        """(B, 3, h, w) normalised pixels -> (B, d) features, with prompts (n, V) or (B, n, V) in the first layers.
+        """Return (B, d) features of images (B, 3, h, w), with prompts (n, V) or (B, n, V) in the first layers.
 
-        Those of layer 0 are appended after class token and patches; those of layer j replace them at its input. See
+        Prompts of layer 0 are appended after class token and patches; those of layer j replace them at its input. See
         ``towers.image_pass``.
         """
         return image_pass(self._image, images, prompts or (), recompute=self.activation_checkpointing).float()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """(N, d) features of plain strings, without gradients. What all of them begin with is computed once."""
+        """Return (N, d) features of texts, without gradients. Their common beginning is computed once."""
         tokens = self.tokenize(texts)
-        same = (tokens.ids == tokens.ids[0]).all(dim=0).long().cumprod(0)
-        shared = min(int(same.sum()), int(tokens.eot.min()))  # an end-of-text always stays in the suffix
+        equal = (tokens.ids == tokens.ids[0]).all(dim=0).long().cumprod(0)
+        shared = min(int(equal.sum()), int(tokens.eot.min()))  # an end-of-text always stays in the suffix
         return self.encode_text(
             self.embed(tokens.ids[:1, :shared]), self.embed(tokens.ids[:, shared:]), tokens.eot - shared
         )
 
     def zeroshot_text(self, classes: Sequence[str], templates: Sequence[str], *, normalise: bool = True) -> Tensor:
-        """(C, d) mean text features of classes over templates, such as "a photo of a {}.".
+        """Return (C, d) text features of classes, averaged over templates such as "a photo of a {}.".
 
         Args:
             classes: names; an underscore stands for a space.
             templates: texts in which ``{}`` stands for the name.
-            normalise: give each template the same weight by bringing its features to length 1 before the mean, as
-                CLIP's and CoOp's prompt ensembles do; without it, the plain mean, PromptSRC's teacher.
+            normalise: whether features are normalised to length 1 before the mean, as in CLIP's and CoOp's ensembles;
+                PromptSRC's teacher is the plain mean.
 
         Raises:
-            ValueError: no class, no template, or one without ``{}``; a text is longer than the context.
+            ValueError: no class, no template, or one without ``{}``; or a text is longer than the context.
         """
         if not classes:
             raise ValueError("no class names were given: at least one is needed")
@@ -171,9 +171,9 @@ class FrozenCLIP:
 
 
 def fingerprint_of(config: Any, weights: Mapping[str, Tensor]) -> str:
-    """Hex SHA-256 of what the features depend on: every weight as float32, and what the weights do not tell.
+    """Return the hex SHA-256 of all that features depend on: each weight as float32, heads, activation and epsilon.
 
-    The same for the same weights, whatever file and precision they were stored in (fp16 widens exactly).
+    It is the same for the same weights, whatever file and precision they were stored in (fp16 widens exactly).
     """
     digest = hashlib.sha256()
     for part in (config.text_config, config.vision_config):

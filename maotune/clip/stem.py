@@ -1,4 +1,4 @@
-"""A small convolutional stem that stands where CLIP's image tower has its one patch convolution."""
+"""A small convolutional stem in place of the patch convolution of CLIP's image tower."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ConvStem(nn.Module):
     """
 
     def __init__(self, channels: list[int], groups: int, hidden: int) -> None:
-        """Make the stem.
+        """Build the stem with random weights.
 
         Args:
             channels: width after each stride-2 convolution.
@@ -38,17 +38,17 @@ class ConvStem(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The last weight: transformers asks the patch embedding for its dtype through this name."""
+        """The last weight: transformers reads the dtype of the patch embedding from an attribute of this name."""
         return self.project.weight
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> tokens on a grid (B, hidden, H / s, W / s)."""
+        """Return tokens on a grid (B, hidden, H / s, W / s) for images (B, 3, H, W)."""
         tokens: Tensor = self.project(self.layers(images))
         return tokens
 
 
 def build_stem(config: dict[str, Any], hidden: int) -> ConvStem:
-    """The stem that `vision_config.stem` of a saved config.json describes.
+    """Build the stem that `vision_config.stem` of a saved config.json describes.
 
     Args:
         config: `{"channels": [32, 64, 128, 256], "groups": 8}`.

@@ -1,4 +1,4 @@
-"""Text to token ids, as OpenAI's CLIP has it."""
+"""Turn texts into token ids, as OpenAI's CLIP does."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Tokens:
     """Token ids of some texts."""
 
     ids: Tensor
-    """(C, S) int64: start-of-text, the text, end-of-text; then 0 up to S, the longest text of the call."""
+    """(C, S) int64: start-of-text, the text, end-of-text; padded with 0 to S, the length of the longest."""
     eot: Tensor
-    """(C,) int64, where the end-of-text stands."""
+    """(C,) int64, the position of the end-of-text."""
 
 
 class Tokenizer:
-    """A byte-pair encoding with CLIP's cleaning of the text before it."""
+    """A byte-pair encoding, after CLIP's cleaning of the text."""
 
     def __init__(self, encoding: tokenizers.Tokenizer, context_length: int) -> None:
         start, end = encoding.token_to_id(START), encoding.token_to_id(END)
@@ -43,7 +43,7 @@ class Tokenizer:
 
     @classmethod
     def openai(cls, context_length: int = 77) -> Tokenizer:
-        """The vocabulary of OpenAI's and open_clip's models (49,408 tokens), which ships with the package."""
+        """Build the tokenizer of OpenAI's and open_clip's models (49,408 tokens), which ships with the package."""
         packed = files("maotune") / "assets" / "clip_bpe" / "merges.txt.gz"
         lines = gzip.decompress(packed.read_bytes()).decode().splitlines()
         merges = [(left, right) for left, right in map(str.split, lines)]
@@ -63,17 +63,17 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path, context_length: int) -> Tokenizer:
-        """A ``tokenizer.json`` of Hugging Face tokenizers."""
+        """Read a ``tokenizer.json`` of Hugging Face tokenizers."""
         encoding = tokenizers.Tokenizer.from_file(str(path))
         encoding.no_padding()
         encoding.no_truncation()
         return cls(encoding, context_length)
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of the texts.
+        """Return the token ids of the texts.
 
         Raises:
-            ValueError: no text at all, or one of more tokens than the context (the message shows it).
+            ValueError: there is no text, or one has more tokens than the context (the message shows it).
         """
         if isinstance(texts, str) or not texts:
             raise ValueError("tokenize takes a list of at least one text")
@@ -92,13 +92,13 @@ class Tokenizer:
 
 
 def clean(text: str) -> str:
-    """The text as CLIP reads it: broken Unicode mended, HTML entities resolved, single spaces, lower case."""
+    """Clean a text as CLIP does: repair broken Unicode, resolve HTML entities, single spaces, lower case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
 
 
 def _byte_letters() -> list[str]:
-    """The printable letter that stands for each byte, in the order of the vocabulary: printable bytes first."""
+    """Return the printable letter for each byte, in the order of the vocabulary: printable bytes first."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [*map(chr, printable), *(chr(256 + number) for number in range(len(others)))]

@@ -1,12 +1,12 @@
-"""The two towers of CLIP with prompts as arguments, computing exactly what the features depend on and nothing else.
+"""The text and image towers of CLIP with prompts as arguments; only what the features depend on is computed.
 
-Functions over the weights of transformers' ``CLIPModel``. Four exact savings, none an approximation:
+Functions over the weights of transformers' ``CLIPModel``. Four savings, all exact:
 
-- Text is causal, so a position after the end-of-text (EOT) can not change the feature and is never computed; rows of
-  all texts are packed, so that a short name does not pay for a long one.
+- Attention in texts is causal, so positions after the end-of-text (EOT) cannot change the feature and are not computed;
+  the rows of all texts are packed, so that short names need no padding.
 - A prefix that texts share ([SOS, context] in CoOp) is computed once per layer; texts attend to its keys and values.
-- The last layer computes the one row that is read (EOT, or the class token of an image), and keys and values.
-- The weights are frozen: the backward keeps one activation per matrix product less, and of the MLP only one in all.
+- The last layer computes only the row that is used (EOT, or the class token of an image), and keys and values.
+- The weights are frozen: the backward pass needs one activation less per matrix product, and one in all for the MLP.
 
 Letters: G groups of texts with one prefix each, N texts in a group, C = G N texts, P positions of the prefix, S of the
 suffix, R packed rows, W width, h heads of width e.
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 KEPT_BYTES = 1 << 30
-"""A text pass that would keep more than this for its backward is cut into chunks, which are computed again there."""
+"""Above this, a text pass is split into chunks, which are computed again in the backward pass."""
 CHUNK_BYTES = 1 << 28
-"""About what one such chunk keeps."""
+"""About the size of what is kept of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Norm:
     eps: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(..., W) -> (..., W)."""
+        """Normalise (..., W)."""
         return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
@@ -55,17 +55,17 @@ class Layer:
     fc2: tuple[Tensor, Tensor]
     heads: int
     quick: bool
-    """Whether the activation is OpenAI's quick GELU or the exact one."""
+    """Whether the activation is OpenAI's quick GELU instead of the exact one."""
 
     def project(self, x: Tensor, first: int = 0, last: int = 3) -> Tensor:
-        """(..., W) -> (..., last - first, h, e): query (0), key (1) and value (2), or a range of them."""
+        """Return (..., last - first, h, e) for x (..., W): query (0), key (1) and value (2), or a range of them."""
         width = x.shape[-1]
         weight, bias = (part[first * width : last * width] for part in self.qkv)
         return F.linear(x, weight, bias).view(*x.shape[:-1], last - first, self.heads, width // self.heads)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer, for residual rows x (..., W) and what their queries found (..., W)."""
-        # In place on a fresh product that nothing else holds: one pass over memory less, also under autograd.
+        """Compute the rest of the layer, from the residual rows x (..., W) and their attention (..., W)."""
+        # In place on a new product that nothing else holds: one pass over memory less, also under autograd.
         rows = F.linear(attended, *self.out).add_(x).flatten(0, -2)
         return self._mlp(self.norm2(rows)).add_(rows).view_as(x)
 
@@ -79,8 +79,8 @@ class Layer:
 class _QuickGeluMLP(torch.autograd.Function):
     """``fc2(quick_gelu(fc1(x)))`` with frozen weights.
 
-    quick_gelu(z) = z sigmoid(a z) = silu(a z) / a with a = 1.702. Both factors ride on the matrix products for free,
-    and cancel in the backward, which needs a single kept activation.
+    quick_gelu(z) = z sigmoid(a z) = silu(a z) / a with a = 1.702. The matrix products apply both factors at no cost; in
+    the backward pass, which needs a single saved activation, they cancel.
     """
 
     @staticmethod
@@ -129,7 +129,7 @@ class ImageTower:
 
 
 def text_tower(model: Any) -> TextTower:
-    """The text tower of a transformers ``CLIPModel``, sharing its weights."""
+    """Return the text tower of a transformers ``CLIPModel``, sharing its weights."""
     text = model.text_model
     return TextTower(
         positions=text.embeddings.position_embedding.weight.float(),
@@ -140,7 +140,7 @@ def text_tower(model: Any) -> TextTower:
 
 
 def image_tower(model: Any) -> ImageTower:
-    """The image tower of a transformers ``CLIPModel``, sharing its weights."""
+    """Return the image tower of a transformers ``CLIPModel``, sharing its weights."""
     vision = model.vision_model
     return ImageTower(
         patches=vision.embeddings.patch_embedding,
@@ -170,13 +170,13 @@ def _layers(tower: Any) -> tuple[Layer, ...]:
 
 
 def _fuse(attention: Any) -> tuple[Tensor, Tensor]:
-    """Query, key and value as one matrix, of which the three modules become views: nothing is held twice."""
+    """Fuse query, key and value into one matrix; the weights of the three modules become views of it."""
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     weight = torch.cat([part.weight.detach() for part in parts])
     bias = torch.cat([part.bias.detach() for part in parts])
-    for part, its_weight, its_bias in zip(parts, weight.chunk(3), bias.chunk(3), strict=True):
-        part.weight = nn.Parameter(its_weight, requires_grad=False)
-        part.bias = nn.Parameter(its_bias, requires_grad=False)
+    for part, part_weight, part_bias in zip(parts, weight.chunk(3), bias.chunk(3), strict=True):
+        part.weight = nn.Parameter(part_weight, requires_grad=False)
+        part.bias = nn.Parameter(part_bias, requires_grad=False)
     return weight, bias
 
 
@@ -190,8 +190,8 @@ def _linear(module: Any) -> tuple[Tensor, Tensor]:
 
 # ---------------------------------------------------------------------------------------------------------------- text
 
-Far = tuple[Tensor, Tensor]
-"""Keys and values of a prefix in one layer: (G, h, P, e), or (C, h, P, e) where each text has its own."""
+PrefixKeysValues = tuple[Tensor, Tensor]
+"""Keys and values of the prefixes in one layer: (G, h, P, e), or (C, h, P, e) where each text has its own."""
 
 
 def text_pass(
@@ -204,19 +204,18 @@ def text_pass(
     chunk: int | None = None,
     recompute: bool = False,
 ) -> Tensor:
-    """Features of C = G N texts that share a prefix in groups of N.
+    """Return features of C = G N texts, in G groups of N that share a prefix.
 
     Args:
         tower: the frozen weights.
         prefix: (G, P, W) embeddings, without positions, of positions 0..P-1.
         suffix: (C, S, W) embeddings of positions P..P+S-1, group by group; or (N, S, W), the same in every group.
-        eot: (N,) int64, where the end-of-text stands in the suffix; or (G, N) where that differs between groups. N is
-            always its last dimension.
-        layer_prompts: at the input of layer j >= 1, what replaces positions 1..L of the prefix: (L, W) for all,
-            (G, L, W) for each group, or (C, L, W) for each text, which gives each text its own prefix from there on.
-        chunk: how many texts (groups, where G > 1) are computed at a time, each chunk again in the backward; by default
-            all, unless too much memory would be kept for the backward.
-        recompute: compute again in the backward even where memory would do.
+        eot: (N,) int64 positions of the end-of-text in the suffix; or (G, N) where they differ between groups.
+        layer_prompts: for layers j >= 1, prompts that replace positions 1..L of the prefix at the input: (L, W) for
+            all, (G, L, W) per group, or (C, L, W) per text, which then has a prefix of its own from there on.
+        chunk: texts (groups, where G > 1) computed at a time, and again in the backward pass; by default all, unless
+            that would keep too much memory for the backward pass.
+        recompute: compute again in the backward pass even where memory suffices.
 
     Returns:
         (C, d), in the precision of the weights.
@@ -245,14 +244,14 @@ def text_pass(
 
     shared = _prefix_pass(tower, prefix, prompts, texts)
 
-    def some(start: int, stop: int) -> Tensor:
-        """Texts ``start`` to ``stop``."""
-        own = []
+    def encode(start: int, stop: int) -> Tensor:
+        """Return features of the texts ``start`` to ``stop``."""
+        prefixes = []
         for key, value in shared:
-            of = slice(None) if len(key) == 1 else slice(start * len(key) // texts, stop * len(key) // texts)
-            own.append((key[of], value[of]))
-        which = torch.arange(start, stop, device=suffix.device) % len(suffix)
-        return _suffix_pass(tower, own, suffix, which, ends[start:stop])
+            rows = slice(None) if len(key) == 1 else slice(start * len(key) // texts, stop * len(key) // texts)
+            prefixes.append((key[rows], value[rows]))
+        suffixes = torch.arange(start, stop, device=suffix.device) % len(suffix)
+        return _suffix_pass(tower, prefixes, suffix, suffixes, ends[start:stop])
 
     tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (prefix, suffix, *prompts.values()))
     unit = per_group if groups > 1 else 1
@@ -270,14 +269,14 @@ def text_pass(
     for start in range(0, texts, step):
         stop = min(start + step, texts)
         if tracked and recompute:
-            parts.append(checkpoint(some, start, stop, use_reentrant=False, preserve_rng_state=False))
+            parts.append(checkpoint(encode, start, stop, use_reentrant=False, preserve_rng_state=False))
         else:
-            parts.append(some(start, stop))
+            parts.append(encode(start, stop))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _prefix_pass(tower: TextTower, prefix: Tensor, prompts: Mapping[int, Tensor], texts: int) -> list[Far]:
-    """Keys and values of the prefix in each layer."""
+def _prefix_pass(tower: TextTower, prefix: Tensor, prompts: Mapping[int, Tensor], texts: int) -> list[PrefixKeysValues]:
+    """Return keys and values of the prefix in each layer."""
     dtype = tower.projection.dtype
     x = (prefix + tower.positions[: prefix.shape[1]]).to(dtype)  # (G, P, W)
     shared = []
@@ -288,20 +287,20 @@ def _prefix_pass(tower: TextTower, prefix: Tensor, prompts: Mapping[int, Tensor]
         parts = layer.project(layer.norm1(x), 1 if last else 0).transpose(1, 3)  # (G, h, 2 or 3, P, e)
         key, value = parts[:, :, -2], parts[:, :, -1]
         shared.append((key, value))
-        if not last:  # of the prefix, the last layer gives keys and values only
-            found = F.scaled_dot_product_attention(parts[:, :, 0], key, value, is_causal=True)
-            x = layer.finish(x, found.transpose(1, 2).flatten(2))
+        if not last:  # of the last layer, only keys and values of the prefix are needed
+            attended = F.scaled_dot_product_attention(parts[:, :, 0], key, value, is_causal=True)
+            x = layer.finish(x, attended.transpose(1, 2).flatten(2))
     return shared
 
 
 def _replace(x: Tensor, prompt: Tensor, number: int, texts: int) -> Tensor:
-    """Prefix states x (G, P, W) with positions 1..L replaced; x becomes (C, P, W) where the prompt is."""
+    """Replace positions 1..L of the prefix states x (G, P, W); x becomes (C, P, W) where the prompt is per text."""
     groups, length, width = x.shape
     size = prompt.shape[-2]
     if prompt.shape[-1] != width or size >= length or (prompt.ndim == 3 and len(prompt) not in (1, groups, texts)):
         raise ValueError(
             f"the prompt of layer {number} is {tuple(prompt.shape)}: it replaces 1..L of a prefix of {length}, "
-            f"so it must be (L, {width}), or one such for each of {groups} groups or {texts} texts, with L < {length}"
+            f"so it must be (L, {width}), or that for each of {groups} groups or {texts} texts, with L < {length}"
         )
     if prompt.ndim == 2:
         prompt = prompt.expand(groups, size, width)
@@ -312,8 +311,10 @@ def _replace(x: Tensor, prompt: Tensor, number: int, texts: int) -> Tensor:
     return torch.cat([x[:, :1], prompt, x[:, 1 + size :]], dim=1)
 
 
-def _suffix_pass(tower: TextTower, shared: Sequence[Far], suffix: Tensor, which: Tensor, ends: Tensor) -> Tensor:
-    """(c, d) features of c texts with the suffixes ``which`` (c,), whose end-of-text stands at ``ends`` (c,)."""
+def _suffix_pass(
+    tower: TextTower, shared: Sequence[PrefixKeysValues], suffix: Tensor, which: Tensor, ends: Tensor
+) -> Tensor:
+    """Return (c, d) features of c texts with the suffixes ``which`` (c,) and end-of-text positions ``ends`` (c,)."""
     offset = shared[0][0].shape[2]
     texts, longest, width = len(ends), int(ends.max()) + 1, suffix.shape[-1]
     position = torch.arange(longest, device=suffix.device)
@@ -327,61 +328,61 @@ def _suffix_pass(tower: TextTower, shared: Sequence[Far], suffix: Tensor, which:
     causal = position[:, None] < position
     for number, layer in enumerate(tower.layers[:-1]):
         query, key, value = _grid(layer.project(layer.norm1(x)), cells, texts, longest)
-        found = _attend(query, key, value, shared[number], causal).flatten(0, 1)
-        x = layer.finish(x, found.index_select(0, cells) if packed else found)
+        attended = _attend(query, key, value, shared[number], causal).flatten(0, 1)
+        x = layer.finish(x, attended.index_select(0, cells) if packed else attended)
     layer = tower.layers[-1]
     y = layer.norm1(x)
-    last = (ends + 1).cumsum(0) - 1  # the end-of-text rows: all that is left to compute
+    last = (ends + 1).cumsum(0) - 1  # only the end-of-text rows are still needed
     key, value = _grid(layer.project(y, 1, 3), cells, texts, longest)
     query = layer.project(y.index_select(0, last), 0, 1)
     after = (position > ends[:, None])[:, None, None]
-    found = _attend(query, key, value, shared[-1], after)
-    x = layer.finish(x.index_select(0, last), found.squeeze(1))
+    attended = _attend(query, key, value, shared[-1], after)
+    x = layer.finish(x.index_select(0, last), attended.squeeze(1))
     return F.linear(tower.norm(x), tower.projection)
 
 
 def _grid(rows: Tensor, cells: Tensor, texts: int, longest: int) -> tuple[Tensor, ...]:
-    """Packed rows (R, k, h, e) laid out as k tensors (texts, longest, h, e); empty cells are never looked at."""
+    """Lay out packed rows (R, k, h, e) as k tensors (texts, longest, h, e); empty cells are never used."""
     if len(cells) < texts * longest:
         rows = rows.new_zeros(texts * longest, *rows.shape[1:]).index_copy_(0, cells, rows)
     return rows.view(texts, longest, *rows.shape[1:]).unbind(2)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, prefix: Far, hidden: Tensor) -> Tensor:
-    """What the queries (c, q, h, e) find in their own text (c, S, h, e) and in the prefix (g, h, P, e) of their group.
+def _attend(query: Tensor, key: Tensor, value: Tensor, prefix: PrefixKeysValues, hidden: Tensor) -> Tensor:
+    """Return the attention (c, q, h e) of queries (c, q, h, e) to their text (c, S, h, e) and prefix (g, h, P, e).
 
     The queries of a group meet its prefix in one product, so that its keys and values are not repeated for each text.
-    ``hidden`` (..., q, S) marks what they may not see of their own text. Returns (c, q, h e).
+    ``hidden`` (..., q, S) masks positions of their own text.
     """
-    far_key, far_value = prefix
+    prefix_key, prefix_value = prefix
     texts, queries, heads, each = query.shape
-    groups, _, length, _ = far_key.shape
+    groups, _, length, _ = prefix_key.shape
     query = query * each**-0.5
-    near = (query.transpose(1, 2) @ key.permute(0, 2, 3, 1)).masked_fill_(hidden, -torch.inf)  # (c, h, q, S)
+    to_text = (query.transpose(1, 2) @ key.permute(0, 2, 3, 1)).masked_fill_(hidden, -torch.inf)  # (c, h, q, S)
     together = query.reshape(groups, -1, heads, each).transpose(1, 2)  # (g, h, c/g q, e)
-    far = (together @ far_key.transpose(-1, -2)).view(groups, heads, -1, queries, length)
-    far = far.transpose(1, 2).reshape(texts, heads, queries, length)
-    weights = torch.cat([far, near], dim=-1).softmax(-1, dtype=torch.float32).to(query.dtype)
-    to_far, to_near = weights[..., :length], weights[..., length:]
-    found = to_near @ value.transpose(1, 2)  # (c, h, q, e)
-    to_far = to_far.view(groups, -1, heads, queries, length).transpose(1, 2).reshape(groups, heads, -1, length)
-    from_far = (to_far @ far_value).view(groups, heads, -1, queries, each).transpose(1, 2)
-    return (found + from_far.reshape(found.shape)).transpose(1, 2).flatten(2)
+    to_prefix = (together @ prefix_key.transpose(-1, -2)).view(groups, heads, -1, queries, length)
+    to_prefix = to_prefix.transpose(1, 2).reshape(texts, heads, queries, length)
+    weights = torch.cat([to_prefix, to_text], dim=-1).softmax(-1, dtype=torch.float32).to(query.dtype)
+    to_prefix, to_text = weights[..., :length], weights[..., length:]
+    from_text = to_text @ value.transpose(1, 2)  # (c, h, q, e)
+    to_prefix = to_prefix.view(groups, -1, heads, queries, length).transpose(1, 2).reshape(groups, heads, -1, length)
+    from_prefix = (to_prefix @ prefix_value).view(groups, heads, -1, queries, each).transpose(1, 2)
+    return (from_text + from_prefix.reshape(from_text.shape)).transpose(1, 2).flatten(2)
 
 
 # --------------------------------------------------------------------------------------------------------------- image
 
 
 def image_pass(tower: ImageTower, images: Tensor, prompts: Sequence[Tensor] = (), *, recompute: bool = False) -> Tensor:
-    """Features of images (B, 3, h, w), with prompts in the first layers.
+    """Return (B, d) features of images (B, 3, h, w), with prompts in the first layers.
 
     Args:
         tower: the frozen weights.
-        images: normalised pixels, of the size that the tower was made for.
-        prompts: for each of the first layers (n, W), or (B, n, W) one for each image. Those of layer 0 are appended
-            to class token and patches, without a position, before the first norm; those of layer j replace the last n
-            tokens at its input.
-        recompute: keep only the input of each layer for the backward.
+        images: normalised pixels, of the image size of the tower.
+        prompts: for each of the first layers (n, W), or (B, n, W) per image. Those of layer 0 are appended to class
+            token and patches, without a position, before the first norm; those of layer j replace the last n tokens at
+            its input.
+        recompute: keep only the input of each layer for the backward pass.
 
     Returns:
         (B, d), in the precision of the weights.
@@ -399,14 +400,14 @@ def image_pass(tower: ImageTower, images: Tensor, prompts: Sequence[Tensor] = ()
             f"prompts must be (n, {width}) with the same n in at most {len(tower.layers)} layers, "
             f"not {[tuple(prompt.shape) for prompt in prompts]}"
         )
-    given = [prompt.to(dtype).expand(batch, *prompt.shape[-2:]) for prompt in prompts]
+    expanded = [prompt.to(dtype).expand(batch, *prompt.shape[-2:]) for prompt in prompts]
     x = torch.cat([tower.class_token.expand(batch, 1, width), x], dim=1) + tower.positions
-    x = tower.norm(torch.cat([x, given[0]], dim=1) if given else x)
+    x = tower.norm(torch.cat([x, expanded[0]], dim=1) if expanded else x)
     for number, layer in enumerate(tower.layers):
-        if 0 < number < len(given):
-            x = torch.cat([x, given[number]], dim=1)
+        if 0 < number < len(expanded):
+            x = torch.cat([x, expanded[number]], dim=1)
         # Rows that the next layer replaces, and all but the class token at the end, need no query.
-        needed = 1 if number == len(tower.layers) - 1 else tokens if number + 1 < len(given) else x.shape[1]
+        needed = 1 if number == len(tower.layers) - 1 else tokens if number + 1 < len(expanded) else x.shape[1]
         if recompute and torch.is_grad_enabled() and x.requires_grad:
             x = checkpoint(_image_layer, layer, x, needed, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -415,12 +416,12 @@ def image_pass(tower: ImageTower, images: Tensor, prompts: Sequence[Tensor] = ()
 
 
 def _image_layer(layer: Layer, x: Tensor, needed: int) -> Tensor:
-    """(B, T, W) -> (B, needed, W): the first ``needed`` rows, which may look at all."""
+    """Return the first ``needed`` rows (B, needed, W) of a layer; they attend to all T rows of x (B, T, W)."""
     y = layer.norm1(x)
     if needed == x.shape[1]:
         query, key, value = layer.project(y).transpose(1, 3).unbind(2)  # (B, h, T, e) each
     else:
         query = layer.project(y[:, :needed], 0, 1).transpose(1, 3).squeeze(2)
         key, value = layer.project(y, 1, 3).transpose(1, 3).unbind(2)
-    found = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-    return layer.finish(x[:, :needed], found)
+    attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return layer.finish(x[:, :needed], attended)
