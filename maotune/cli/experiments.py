@@ -11,7 +11,6 @@ import typer
 from maotune.cli.common import AsJson, Root, Settings, app, out, print_json
 from maotune.cli.results import show_results, write_figures
 from maotune.cli.sweep_tables import (
-    rows_of,
     say,
     settings_in_words,
     show_averages,
@@ -257,8 +256,11 @@ def _show_results(
     trials: "list[Trial]", finished: "dict[Path, Result]", failed: dict[Path, str], as_json: bool
 ) -> None:
     """Print tables per data set where these are few and nothing is varied, else averages; or everything as JSON."""
+    from maotune.report.frame import Scores
+
+    scores = Scores((finished[trial.folder], trial.variant) for trial in trials if trial.folder in finished)
     if as_json:
-        rows = [asdict(row) for row in rows_of(trials, finished)]
+        rows = scores.rows()
         runs = [
             {"folder": str(one.folder), "variant": one.variant, **asdict(finished[one.folder])}
             for one in trials
@@ -271,4 +273,4 @@ def _show_results(
         if len({result.dataset for result in results}) <= FEW and not any(trial.variant for trial in trials):
             show_results(results, as_json, list(finished))
         else:
-            show_averages(rows_of(trials, finished))
+            show_averages(scores)

@@ -1,6 +1,5 @@
-"""``maotune report``: what a folder of runs says."""
+"""``maotune report``: the report on a folder of runs."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,34 +14,34 @@ def report(
     formats: Annotated[
         str | None, typer.Option("--format", "--formats", help="html,markdown,latex,csv,text. Default: all.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Where the files go; default: FOLDER/report.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: FOLDER/report.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Did MAO help? Tables beside the published numbers, figures, classes: on the terminal, and one page to keep."""
+    """Report whether MAO helped: tables beside published numbers, figures, classes; on the terminal and as a page."""
     from maotune.recipe.schema import choose
-    from maotune.report.build import build, comparisons
-    from maotune.report.study import read_studies
-    from maotune.report.text import terminal
-    from maotune.report.write import FORMATS, write
+    from maotune.report.build import build_report
+    from maotune.report.compare import comparison_records
+    from maotune.report.frame import read_experiments
+    from maotune.report.render import FORMATS, terminal, write_report
     from maotune.sweep.manifest import Sweep
 
-    wanted = [choose("format", one, (*FORMATS, "text")) for one in formats.split(",")] if formats else [*FORMATS]
+    wanted = [choose("format", name, (*FORMATS, "text")) for name in formats.split(",")] if formats else [*FORMATS]
     sweep = Sweep.read(folder)
-    studies = read_studies(sweep)
-    made = build(studies, sweep.commands, folder.resolve().name)
-    written = write(made, studies, to or folder / "report", [one for one in wanted if one != "text"])
+    experiments = read_experiments(sweep)
+    content = build_report(experiments, sweep.commands, folder.resolve().name)
+    paths = write_report(content, experiments, to or folder / "report", [name for name in wanted if name != "text"])
     if as_json:
         print_json(
             {
-                "answer": made.answer,
-                "evidence": made.evidence,
-                "warnings": made.warnings,
-                "comparisons": comparisons(studies),
-                "rows": [{"experiment": study.name, **asdict(row)} for study in studies for row in study.rows],
-                "files": list(map(str, written)),
+                "answer": content.answer,
+                "evidence": content.evidence,
+                "warnings": content.warnings,
+                "comparisons": [record for runs in experiments for record in comparison_records(runs)],
+                "rows": [{"experiment": runs.name, **row} for runs in experiments for row in runs.scores.rows()],
+                "files": list(map(str, paths)),
             }
         )
         return
-    out.print(terminal(made))
-    for path in written:
+    out.print(terminal(content))
+    for path in paths:
         err.print(str(path), markup=False, highlight=False, soft_wrap=True)

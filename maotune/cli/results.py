@@ -19,25 +19,28 @@ if TYPE_CHECKING:
 def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:
     """Print a table per data set, and a sentence on what MAO changed; or everything as JSON."""
     from maotune.mao.methods import ZEROSHOT
-    from maotune.report.summary import summarise, verdicts
+    from maotune.report.frame import Scores
+    from maotune.report.sentences import verdicts
 
-    rows = summarise(results)
+    scores = Scores((result, "") for result in results)
+    rows = scores.rows()
     if as_json:
         runs = [{"folder": str(path), **asdict(result)} for path, result in zip(folders, results, strict=True)]
-        print_json({"rows": [asdict(row) for row in rows], "runs": runs})
+        print_json({"rows": rows, "runs": runs})
         return
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        rows_of_set = [row for row in rows if row.dataset == dataset]
-        tests = list(rows_of_set[0].scores)
-        title = f"{dataset}: accuracy in %, {_seeds(rows_of_set[-1].seeds)}"
+    for dataset in scores.datasets:
+        rows_of_set = [row for row in rows if row["dataset"] == dataset]
+        tests = list(rows_of_set[0]["scores"])
+        title = f"{dataset}: accuracy in %, {_seeds(rows_of_set[-1]['seeds'])}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
         for column in ("method", *tests, "updates", "seconds"):
             justify: Literal["left", "right"] = "left" if column == "method" else "right"
             table.add_column("H" if column == "h" else column, justify=justify, no_wrap=True)
         for row in rows_of_set:
-            cost = [f"{row.updates:.0f}", f"{row.seconds:.1f}"] if row.updates else ["", ""]
-            name = f"{row.learner or 'CLIP'} {row.method}"
-            table.add_row(name, *(str(row.scores[test]) for test in tests), *cost)
+            cost = [f"{row['updates']:.0f}", f"{row['seconds']:.1f}"] if row["updates"] else ["", ""]
+            spreads = scores.spreads[(row["learner"], row["method"], row["variant"]), dataset]
+            name = f"{row['learner'] or 'CLIP'} {row['method']}"
+            table.add_row(name, *(str(spreads[test]) for test in tests), *cost)
         out.print(table)
     if skipped := max(len(result.skipped) for result in results):
         err.print(f"{skipped} images cannot be read and were skipped: result.json and --json list them", markup=False)
@@ -49,7 +52,7 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
                 markup=False,
                 highlight=False,
             )
-    for sentence in verdicts(rows):
+    for sentence in verdicts(scores):
         out.print(sentence, markup=False, highlight=False)
 
 
@@ -74,5 +77,5 @@ def write_figures(
         out.print(f"{len(documents)} figures in {folder}, and what they show as JSON", markup=False, soft_wrap=True)
 
 
-def _seeds(seeds: tuple[int, ...]) -> str:
+def _seeds(seeds: list[int]) -> str:
     return f"mean ± std over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"

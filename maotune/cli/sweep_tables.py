@@ -17,7 +17,7 @@ from rich.text import Text
 from maotune.cli.common import err, out
 
 if TYPE_CHECKING:
-    from maotune.report.summary import Row
+    from maotune.report.frame import Scores
     from maotune.runs.result import Result
     from maotune.sweep.engine import SweepProgress
     from maotune.sweep.manifest import Trial
@@ -246,35 +246,23 @@ def _pairs(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def rows_of(trials: "Sequence[Trial]", results: "Mapping[Path, Result]") -> "list[Row]":
-    """Return the rows of the finished trials' tables, variant by variant."""
-    from maotune.report.summary import summarise
-
-    rows = []
-    for variant in dict.fromkeys(trial.variant for trial in trials):
-        folders = [trial.folder for trial in trials if trial.variant == variant and trial.folder in results]
-        rows += summarise([results[folder] for folder in folders], variant)
-    return rows
-
-
-def show_averages(rows: "Sequence[Row]") -> None:
+def show_averages(scores: "Scores") -> None:
     """Print averages over the data sets that all rows have."""
     from maotune.mao.methods import ZEROSHOT
-    from maotune.report.summary import series, widest
 
-    every, cells = widest(series([row for row in rows if row.scores]))
+    keys, cells = scores.compared
     if not cells:
         return
     title = (
         f"mean over {len(cells)} data sets, accuracy in %" if len(cells) > 1 else f"{next(iter(cells))}: accuracy in %"
     )
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    tests = list(every[0].average(cells))
+    tests = list(scores.average(keys[0]))
     table.add_column("method", no_wrap=True)
     for test in tests:
         table.add_column("H" if test == "h" else test, justify="right", no_wrap=True)
-    for one in every:
-        name = "zero-shot CLIP" if one.method == ZEROSHOT else f"{one.learner} {one.method} {one.variant}".strip()
-        means = one.average(cells)
-        table.add_row(escape(name), *(str(means[test]) if test in means else "" for test in tests))
+    for key in keys:
+        means = scores.average(key)
+        name = "zero-shot CLIP" if key[1] == ZEROSHOT else " ".join(filter(None, key))
+        table.add_row(escape(name), *(str(means.get(test, "")) for test in tests))
     out.print(table)

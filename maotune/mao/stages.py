@@ -47,12 +47,18 @@ def hard_draws(
     if settings.pool == "train":
         names = {sample.image.name for sample in samples}
         samples += [sample for sample in train if sample.image.name not in names]
-    width = table_width(len(classes), b, k, settings.fill)
-    table = hard_negatives(classes, width, underscores=settings.underscores, cache=cache)
+    table = hard_negative_table(classes, settings, cache)
     sampler = HardNegativeSampler(
         _labels(samples), table, b=b, k=k, views=views, seed=seed, fill=settings.fill, queries=range(len(shots))
     )
     return samples, sampler
+
+
+def hard_negative_table(classes: Sequence[str], settings: MaoSettings, cache: Path | None = None) -> Tensor:
+    """Return the (C, W) nearest classes of each class by name, itself first; W is what batches need, at least K."""
+    b, k = settings.b_and_k(len(classes))
+    width = table_width(len(classes), b, k, settings.fill)
+    return hard_negatives(classes, width, underscores=settings.underscores, cache=cache)
 
 
 class MakeBatches(Protocol):

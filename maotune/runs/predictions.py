@@ -1,10 +1,12 @@
-"""What every set of prompts took every scored image for, kept beside a result: what accuracies are made of."""
+"""Per-image predictions of each stage, kept beside the result of a run."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from maotune.files import write_atomic
 from maotune.mao.pseudo_labels import PseudoLabels
@@ -12,57 +14,67 @@ from maotune.protocols.protocol import Splits
 from maotune.train.evaluate import Evaluation
 
 SCORING = "scoring.json"
-"""The file of a run's folder that says what was taken for what."""
+"""File of a run's folder that holds its predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """Labels as numbers of classes; images in the order of ``Splits.tests[test].samples``."""
+    """Predictions for every scored image. Classes are numbers; images are in the order of the tests."""
 
     classes: dict[str, list[str]]
-    """By test: what there was to choose from."""
+    """Test -> names of the classes to choose from."""
     labels: dict[str, list[int]]
-    """By test: what is right."""
+    """Test -> true classes."""
     predicted: dict[str, dict[str, list[int]]]
-    """By prompts (the name of a stage, or ``zeroshot``), then by test: what they said."""
+    """Prompts (a stage, or ``zeroshot``) -> test -> predicted classes."""
     pseudo_labels: dict[str, Any] | None
-    """``classes``, and for each unlabelled image ``given``, ``true`` (-1: unknown, or none of the classes) and
-    ``confidence``; of the first view where each view has a label of its own."""
+    """``classes``, and for each unlabelled image ``given``, ``true`` (-1: unknown, or none of the classes),
+    ``confidence`` and ``images``, its name; of the first view where each view has a label of its own."""
+    images: dict[str, list[str]] | None = None
+    """Test -> names of the images; None in runs of older versions."""
+    neighbours: list[list[int]] | None = None
+    """For each class that is tuned on, the K classes with the nearest names, itself first, where MAO used them."""
 
     @classmethod
     def of(
-        cls, splits: Splits, evaluations: Mapping[str, Mapping[str, Evaluation]], pseudo_labels: PseudoLabels | None
+        cls,
+        splits: Splits,
+        evaluations: Mapping[str, Mapping[str, Evaluation]],
+        pseudo_labels: PseudoLabels | None,
+        neighbours: Tensor | None = None,
     ) -> "Scoring":
-        """From evaluations by prompts, then by test."""
+        """Collect the evaluations of a run (by prompts, then by test), its pseudo-labels and hard negatives."""
         return cls(
             classes={name: list(test.classes) for name, test in splits.tests.items()},
             labels={name: [sample.label for sample in test.samples] for name, test in splits.tests.items()},
             predicted={
-                prompts: {name: evaluation.predictions.tolist() for name, evaluation in of_tests.items()}
-                for prompts, of_tests in evaluations.items()
+                prompts: {name: evaluation.predictions.tolist() for name, evaluation in by_test.items()}
+                for prompts, by_test in evaluations.items()
             },
             pseudo_labels=_pseudo_labels(splits, pseudo_labels),
+            images={name: [sample.image.name for sample in test.samples] for name, test in splits.tests.items()},
+            neighbours=None if neighbours is None else neighbours.tolist(),
         )
 
     def save(self, folder: Path) -> None:
-        """Write ``scoring.json``, whole or not at all."""
+        """Write ``scoring.json`` atomically."""
         write_atomic(folder / SCORING, json.dumps(asdict(self), separators=(",", ":")) + "\n")
 
     @classmethod
     def find(cls, folder: Path) -> "Scoring | None":
-        """What ``save`` wrote into ``folder``; None where there is none."""
+        """Read ``scoring.json`` of ``folder``; None where there is none."""
         path = folder / SCORING
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def _pseudo_labels(splits: Splits, made: PseudoLabels | None) -> dict[str, Any] | None:
-    if made is None or splits.unlabelled is None:
+def _pseudo_labels(splits: Splits, pseudo_labels: PseudoLabels | None) -> dict[str, Any] | None:
+    if pseudo_labels is None or splits.unlabelled is None:
         return None
-    labels, confidence = made.first_view()
-    truth: Sequence[int] = splits.unlabelled.true_labels
+    labels, confidence = pseudo_labels.first_view()
     return {
         "classes": list(splits.new_classes),
         "given": labels.tolist(),
-        "true": list(truth),
+        "true": list(splits.unlabelled.true_labels),
         "confidence": [round(value, 4) for value in confidence.tolist()],
+        "images": list(pseudo_labels.images),
     }

@@ -15,7 +15,7 @@ from maotune.data.images.scan import Skipped
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
-from maotune.mao.stages import Task
+from maotune.mao.stages import Task, hard_negative_table
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
@@ -134,7 +134,11 @@ def tune_and_score(
     if not prompts:
         known = recipe.protocol_in_use.known_classes([splits.classes, splits.new_classes or splits.classes])
         prompts = {ZEROSHOT: StagePrompts(known, {})}
-    return Outcome(recipe, result, prompts, Scoring.of(splits, evaluations, labels), history)
+    neighbours = None
+    if any(stage.batch_candidates for stage in stages):
+        k = recipe.mao.b_and_k(len(splits.classes))[1]
+        neighbours = hard_negative_table(splits.classes, recipe.mao, pipeline.bank.folder)[:, :k]
+    return Outcome(recipe, result, prompts, Scoring.of(splits, evaluations, labels, neighbours), history)
 
 
 def mao_task(recipe: Recipe, pipeline: Pipeline, splits: Splits, pseudo_labels: PseudoLabelStore) -> Task:

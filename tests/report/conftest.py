@@ -8,11 +8,11 @@ import pytest
 
 from maotune.experiments.catalog import PlannedRun
 from maotune.recipe import Recipe, load_recipe
-from maotune.report.build import build
-from maotune.report.document import Report
-from maotune.report.study import Study, read_studies
+from maotune.report.build import build_report
+from maotune.report.content import Report
+from maotune.report.frame import ExperimentRuns, read_experiments
 from maotune.sweep.manifest import Sweep
-from tests.report import made_up
+from tests.report import invented_runs
 from tests.toys import paint
 
 HOSTILE = ("<img src=x onerror=alert(1)>", 'R&D "50%" $x_1$ #2 | {y}', "rain\\*", "~snow^")
@@ -21,7 +21,7 @@ RIGHT = {"zeroshot": 0.5, "plain": 0.45, "step-matched": 0.45, "base": 0.8, "new
 
 class Reported(NamedTuple):
     sweep: Sweep
-    studies: list[Study]
+    experiments: list[ExperimentRuns]
     report: Report
 
 
@@ -52,9 +52,11 @@ def hostile(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MAOTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        sweep = made_up.sweep(tmp_path_factory.mktemp("runs") / "hostile", "base-to-new", planned, right, unfinished=2)
+        sweep = invented_runs.sweep(
+            tmp_path_factory.mktemp("runs") / "hostile", "base-to-new", planned, right, unfinished=2
+        )
         (sweep.trials[-2].folder / "error.txt").write_text(
             "Traceback ...\nValueError: <b>no</b> luck\n", encoding="utf-8"
         )
-        studies = read_studies(sweep)
-        yield Reported(sweep, studies, build(studies, sweep.commands, "hostile"))
+        experiments = read_experiments(sweep)
+        yield Reported(sweep, experiments, build_report(experiments, sweep.commands, "hostile"))

@@ -6,14 +6,12 @@ import pytest
 
 from maotune.experiments.catalog import EXPERIMENTS, plan_runs
 from maotune.recipe import Recipe
-from maotune.report.build import build
-from maotune.report.document import Section
-from maotune.report.latex import latex
-from maotune.report.markdown import markdown
-from maotune.report.page import page
-from maotune.report.study import read_studies
+from maotune.report.build import build_report
+from maotune.report.content import Section
+from maotune.report.frame import read_experiments
+from maotune.report.render import html, latex, markdown
 from maotune.runs.inference import Inference
-from tests.report import made_up
+from tests.report import invented_runs
 
 SHOWN = {
     "base-to-new": ({"paired", "averages", "results", "orientation", "stages", "cost"}, {"differences", "scatter"}),
@@ -46,19 +44,19 @@ def test_the_report_of(name: str, tmp_path: Path) -> None:
     few = {} if name == "few-shot" else {"data.shots": 2}
     targets = {"data.targets": ["icons-logos"]} if name == "cross-dataset" else {}
     planned = plan_runs(EXPERIMENTS[name], source, seeds=(1, 2), settings={**few, **targets})
-    sweep = made_up.sweep(tmp_path, name, planned, right)
+    sweep = invented_runs.sweep(tmp_path, name, planned, right)
     if EXPERIMENTS[name].inference:
         speed = Inference(
             images_per_second=1234.0, tower_images_per_second=1240.0, batch_size=32, classes=9, device="cpu", threads=1
         )
         speed.save(sweep.trials[0].folder)
-    report = build(read_studies(sweep), sweep.commands, name)
+    report = build_report(read_experiments(sweep), sweep.commands, name)
     section = report.sections[0]
     tables, figures = SHOWN[name]
     assert tables <= _ends(section.tables, name)
     assert figures <= _ends(section.figures, name)
     assert [one.name for one in report.sections][-1] == "made"
-    for written in (page(report), markdown(report), latex(report)):
+    for written in (html(report), markdown(report), latex(report)):
         assert "nan" not in written.lower().replace("banan", "")
     if EXPERIMENTS[name].inference:
         assert "1,234" in markdown(report)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from maotune.report.svg import COLOURS, draw
-from maotune.report.write import FORMATS, write
+from maotune.report.drawing import COLOURS, draw
+from maotune.report.render import FORMATS, write_report
 from tests.report.conftest import HOSTILE, Reported
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -18,8 +18,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def file(hostile: Reported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    paths = write(hostile.report, hostile.studies, tmp_path_factory.mktemp("out") / "report")
-    assert [path.name for path in paths] == [one.file for one in FORMATS.values()]
+    paths = write_report(hostile.report, hostile.experiments, tmp_path_factory.mktemp("out") / "report")
+    assert [path.name for path in paths] == [name for name, _ in FORMATS.values()]
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
     return paths[0]
 

@@ -2,17 +2,14 @@
 
 from dataclasses import replace
 
-import pytest
-
 from maotune.report import tables
-from maotune.report.beside import beside
-from maotune.report.document import Table
-from maotune.report.study import Run, Study, short_names
+from maotune.report.content import ReportTable
+from maotune.report.frame import ExperimentRuns, FinishedTrial
 from tests.report.conftest import Reported
-from tests.report.test_verdict import run
+from tests.report.test_sentences import run
 
 
-def tuned(dataset: str, method: str, base: float, new: float, seed: int = 1) -> Run:
+def tuned(dataset: str, method: str, base: float, new: float, seed: int = 1) -> FinishedTrial:
     one = run(dataset, method, 0.0, seed=seed)
     scores = {"base": base, "new": new, "h": 2 * base * new / (base + new)}
     stages = [{"name": "plain", "updates": 5, "images": 160, "seconds": 2.0, "losses": [{}, {}], "accuracy": scores}]
@@ -20,62 +17,63 @@ def tuned(dataset: str, method: str, base: float, new: float, seed: int = 1) -> 
     return replace(one, result=replace(one.result, scores=scores, stages=stages, scored_with=by))
 
 
-def cells(table: Table | None) -> dict[tuple[str, ...], list[str]]:
+def cells(table: ReportTable | None) -> dict[tuple[str, ...], list[str]]:
+    """Labels -> cells without their spread; the best of a column has a star."""
     assert table is not None
-    return {line.labels: [f"{'*' * cell.best}{cell.text}" for cell in line.cells] for line in table.lines}
+    return {
+        labels: [f"{'*' * ((row, place) in table.best)}{cell.partition(' ± ')[0]}" for place, cell in enumerate(line)]
+        for row, (labels, line) in enumerate(zip(table.data.index, table.data.to_numpy().tolist(), strict=True))
+    }
 
 
 def test_the_layout_of_table_1() -> None:
     runs = [tuned("icons-a", "plain", 80, 20), tuned("icons-b", "plain", 40, 60)]
     runs += [tuned("icons-a", "mao", 70, 70), tuned("icons-b", "mao", 50, 30)]
-    study = Study("base-to-new", runs)
+    study = ExperimentRuns("base-to-new", runs)
     table = tables.results(study)
-    assert [group.title for group in table.groups] == ["Average", "a", "b"]
-    assert table.columns == ("Base", "New", "H") * 3
+    assert [*table.data.columns] == [(group, test) for group in ("Average", "a", "b") for test in ("Base", "New", "H")]
     assert cells(table) == {
         ("CLIP", "zeroshot"): ["50.00", "*50.00", "50.00", "50.00", "50.00", "50.00", "*50.00", "50.00", "*50.00"],
         ("coop", "plain"): ["*60.00", "40.00", "48.00", "*80.00", "20.00", "32.00", "40.00", "*60.00", "48.00"],
         ("coop", "mao"): ["*60.00", "*50.00", "*54.55", "70.00", "*70.00", "*70.00", "*50.00", "30.00", "37.50"],
     }
-    blocks = table.split(6)
-    assert [[group.title for group in block.groups] for block in blocks] == [["Average", "a"], ["b"]]
-    assert [len(line.cells) for block in blocks for line in block.lines] == [6, 6, 6, 3, 3, 3]
+    assert table.blocks(6) == [range(6), range(6, 9)]
 
 
 def test_changes_count_from_the_first_row_of_the_learner() -> None:
     runs = [tuned("a", "plain", 50, 50, 1), tuned("a", "plain", 60, 60, 2)]
     runs += [tuned("a", "mao", 70, 70, 1), tuned("a", "mao", 80, 80, 2)]
-    found = tables.averages(Study("base-to-new", runs))
+    found = tables.averages(ExperimentRuns("base-to-new", runs))
     assert cells(found)["coop", "mao"] == ["*75.00", "*75.00", "*75.00", "+20.00"]
     assert cells(found)["coop", "plain"][-1] == ""
     assert found is not None
-    assert [cell.spread for cell in found.lines[-1].cells] == ["7.07", "7.07", "7.07", ""]
+    assert found.data.iloc[-1].tolist() == ["75.00 ± 7.07"] * 3 + ["+20.00"]
 
 
 def test_what_a_row_lacks_is_a_dash_and_not_averaged() -> None:
     runs = [tuned(name, method, 50, 50) for name in "abc" for method in ("plain", "step-matched")]
-    table = tables.results(Study("base-to-new", [*runs, tuned("a", "mao", 90, 90)]))
+    table = tables.results(ExperimentRuns("base-to-new", [*runs, tuned("a", "mao", 90, 90)]))
     assert cells(table)["coop", "mao"] == ["–"] * 3 + ["*90.00"] * 3 + ["–"] * 6
 
 
 def test_published_numbers_of_the_same_data_set_stand_beside_ours() -> None:
     runs = [tuned("flowers102", "plain", 97.96, 68.37, 1), tuned("flowers102", "plain", 95.96, 68.37, 2)]
-    found = cells(beside(Study("base-to-new", runs)))
+    found = cells(tables.published(ExperimentRuns("base-to-new", runs)))
     assert found["flowers102", "coop", "plain", "Base"] == ["96.96", "96.96", "0.00", "yes"]
     assert found["flowers102", "coop", "plain", "New"] == ["68.37", "68.37", "0.00", "yes"]
-    single = cells(beside(Study("base-to-new", [tuned("flowers102", "mao", 90, 60)])))
+    single = cells(tables.published(ExperimentRuns("base-to-new", [tuned("flowers102", "mao", 90, 60)])))
     assert single["flowers102", "coop", "mao", "Base"] == ["90.00", "96.77", "−6.77", "unknown"]
 
 
 def test_elsewhere_the_papers_average_is_for_orientation_only() -> None:
-    table = beside(Study("base-to-new", [tuned("icons-a", "plain", 80, 20)]))
+    table = tables.published(ExperimentRuns("base-to-new", [tuned("icons-a", "plain", 80, 20)]))
     assert table is not None
     assert "orientation only: other model" in table.caption
     assert cells(table)["coop", "plain"] == ["80.00", "20.00", "32.00", "81.98", "68.84", "74.84"]
 
 
 def test_stages_and_cost(hostile: Reported) -> None:
-    (study,) = hostile.studies
+    (study,) = hostile.experiments
     after = cells(tables.stages(study))
     assert after["coop", "mao", "base"][-1] == "base"
     assert after["coop", "mao", "new"][-1] == "new"
@@ -85,18 +83,5 @@ def test_stages_and_cost(hostile: Reported) -> None:
 
 
 def test_a_row_of_the_cost_takes_a_whole_run() -> None:
-    row = cells(tables.cost(Study("base-to-new", [tuned("a", "plain", 50, 50)])))["coop", "plain"]
+    row = cells(tables.cost(ExperimentRuns("base-to-new", [tuned("a", "plain", 50, 50)])))["coop", "plain"]
     assert row == ["1", "5", "160", "2.0", "1.00", "0", "50.00"]
-
-
-@pytest.mark.parametrize(
-    ("names", "short"),
-    [
-        (["icons-a", "icons-b"], ["a", "b"]),
-        (["icons-a"], ["icons-a"]),
-        (["icons-a", "dtd"], ["icons-a", "dtd"]),
-        ([], []),
-    ],
-)
-def test_names_lose_what_they_have_in_common(names: list[str], short: list[str]) -> None:
-    assert [*short_names(names).values()] == short

@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from maotune.recipe import Recipe
-from maotune.report import verdict
-from maotune.report.study import Run, Study
+from maotune.report import sentences, tables
+from maotune.report.compare import compare_mao
+from maotune.report.frame import ExperimentRuns, FinishedTrial
 from maotune.runs.result import Result
 from maotune.sweep.manifest import Trial
 
 SETS = ("a", "b", "c", "d")
 
 
-def run(dataset: str, method: str, h: float, learner: str = "coop", seed: int = 1) -> Run:
+def run(dataset: str, method: str, h: float, learner: str = "coop", seed: int = 1) -> FinishedTrial:
     zeroshot = {"base": 50.0, "new": 50.0, "h": 50.0}
     scores = {"base": h, "new": h, "h": h}
     result = Result(
@@ -21,21 +22,21 @@ def run(dataset: str, method: str, h: float, learner: str = "coop", seed: int = 
         scored_with={}, zeroshot=zeroshot, stages=[], pseudo_labels=None, skipped=[], templates=[], parameters=1,
         peak_memory=1, seconds=1.0, environment={}, recipe={},
     )  # fmt: skip
-    return Run(Trial(Path(f"{dataset}-{learner}-{method}-{seed}"), "base-to-new", "", Recipe()), result)
+    return FinishedTrial(Trial(Path(f"{dataset}-{learner}-{method}-{seed}"), "base-to-new", "", Recipe()), result)
 
 
-def study(sets: tuple[str, ...] = SETS, **h: float) -> Study:
+def study(sets: tuple[str, ...] = SETS, **h: float) -> ExperimentRuns:
     """Methods (``mao``, ``plain``, ``step_matched``) with their H; the data sets differ a little."""
     runs = [
         run(name, method.replace("_", "-"), value + 0.1 * number * (method == "mao"))
         for method, value in h.items()
         for number, name in enumerate(sets)
     ]
-    return Study("base-to-new", runs)
+    return ExperimentRuns("base-to-new", runs)
 
 
-def answer(of: Study) -> str:
-    return verdict.answer(of, verdict.comparisons(of))
+def answer(of: ExperimentRuns) -> str:
+    return sentences.answer(of, compare_mao(of))
 
 
 def test_a_loss_is_called_a_loss() -> None:
@@ -44,7 +45,7 @@ def test_a_loss_is_called_a_loss() -> None:
         answer(of)
         == "MAO raises H against plain tuning and the step-matched control; it lowers H against zero-shot CLIP."
     )
-    sentence = verdict.evidence(of, verdict.comparisons(of))[0]
+    sentence = sentences.evidence(of, compare_mao(of))[0]
     assert sentence.startswith(
         "With coop, MAO gains 8.15 points of H against plain tuning (95\N{NO-BREAK SPACE}% interval +7.94 to +8.36;"
     )
@@ -59,25 +60,25 @@ def test_what_is_around_zero_may_be_chance() -> None:
         "MAO makes no clear difference against zero-shot CLIP. There is no finished run to compare"
     )
     assert "plain tuning or the step-matched control." in answer(of)
-    assert "gains 0.00 points" in verdict.evidence(of, verdict.comparisons(of))[0]
-    assert "may be chance" in verdict.evidence(of, verdict.comparisons(of))[0]
+    assert "gains 0.00 points" in sentences.evidence(of, compare_mao(of))[0]
+    assert "may be chance" in sentences.evidence(of, compare_mao(of))[0]
 
 
 @pytest.mark.parametrize("sets", [("a",), ("a", "b")])
 def test_few_pairs_say_nothing(sets: tuple[str, ...]) -> None:
     of = study(sets, mao=90.0, plain=10.0)
     assert "MAO cannot be judged (too few data sets and seeds) against plain tuning and zero-shot CLIP." in answer(of)
-    assert "nothing can be said of how sure this is" in verdict.evidence(of, verdict.comparisons(of))[0]
-    table = verdict.table(of, verdict.comparisons(of))
+    assert "nothing can be said of how sure this is" in sentences.evidence(of, compare_mao(of))[0]
+    table = tables.differences(of, compare_mao(of))
     assert table is not None
-    assert [line.cells[1].text for line in table.lines] == ["–", "–"]
+    assert table.data.iloc[:, 1].tolist() == ["–", "–"]
 
 
 def test_learners_that_disagree_are_named() -> None:
-    runs = [*study(mao=60.0, plain=55.0).runs]
+    runs = [*study(mao=60.0, plain=55.0).finished]
     runs += [run(name, "mao", 40.0 + 0.1 * n, "vpt") for n, name in enumerate(SETS)]
     runs += [run(name, "plain", 55.0, "vpt") for name in SETS]
-    of = Study("base-to-new", runs)
+    of = ExperimentRuns("base-to-new", runs)
     assert answer(of).startswith(
         "MAO raises H with coop and lowers H with vpt against plain tuning and zero-shot CLIP."
     )
@@ -86,8 +87,8 @@ def test_learners_that_disagree_are_named() -> None:
 def test_without_mao_there_is_no_verdict() -> None:
     of = study(plain=50.0)
     assert "cannot be judged" in answer(of)
-    assert verdict.table(of, []) is None
+    assert tables.differences(of, []) is None
 
 
 def test_numbers_have_a_sign_unless_they_are_nothing() -> None:
-    assert [verdict.signed(x) for x in (1.234, -1.234, 0.001, -0.001)] == ["+1.23", "−1.23", "0.00", "0.00"]
+    assert [sentences.signed(x) for x in (1.234, -1.234, 0.001, -0.001)] == ["+1.23", "−1.23", "0.00", "0.00"]

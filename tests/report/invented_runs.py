@@ -94,7 +94,9 @@ def finish(trial: Trial, quality: Quality) -> None:
         },
         recipe=recipe.model_dump(mode="json"),
     ).save(trial.folder)  # fmt: skip
-    Scoring.of(splits, scored, made).save(trial.folder)
+    count = len(splits.classes)
+    neighbours = (torch.arange(count)[:, None] + torch.arange(min(count, 8))) % count  # each class, then the next ones
+    Scoring.of(splits, scored, made, neighbours).save(trial.folder)
 
 
 def _evaluation(test: Test, right: float, random: np.random.Generator) -> Evaluation:

@@ -7,11 +7,8 @@ import re
 import pytest
 from rich.console import Console
 
-from maotune.report.latex import escaped as in_latex
-from maotune.report.latex import latex
-from maotune.report.markdown import markdown
-from maotune.report.text import terminal
-from maotune.report.tidy import COLUMNS, tidy
+from maotune.report.frame import tidy_frame
+from maotune.report.render import escape_latex, latex, markdown, terminal
 from tests.report.conftest import HOSTILE, Reported
 
 
@@ -78,14 +75,13 @@ def test_latex_is_balanced_and_escaped(hostile: Reported) -> None:
     ],
 )
 def test_latex_text(given: str, written: str) -> None:
-    assert in_latex(given) == written
+    assert escape_latex(given) == written
 
 
 def test_csv_has_a_row_for_each_trial_and_measure(hostile: Reported) -> None:
-    rows = [*csv.DictReader(io.StringIO(tidy(hostile.studies)))]
-    assert tuple(rows[0]) == COLUMNS
-    (study,) = hostile.studies
-    scores = {(run.trial.name, test): value for run in study.runs for test, value in run.result.scores.items()}
+    (study,) = hostile.experiments
+    rows = [*csv.DictReader(io.StringIO(tidy_frame([study]).to_csv(index=False)))]
+    scores = {(run.trial.name, test): value for run in study.finished for test, value in run.result.scores.items()}
     written = {(row["trial"], row["measure"]): float(row["value"]) for row in rows if row["prompts"] == "result"}
     assert written == pytest.approx(scores, abs=1e-4)
     assert {row["recipe"] for row in rows if row["learner"] == "coop" and row["method"] == "mao"} == {
@@ -105,6 +101,11 @@ def test_what_is_missing_and_what_failed_is_said(hostile: Reported) -> None:
 
 
 def test_class_names_are_in_the_report(hostile: Reported) -> None:
-    shown = {picture.title for section in hostile.report.sections for g in section.galleries for picture in g.pictures}
+    shown = {
+        picture.title
+        for section in hostile.report.sections
+        for _, pictures in section.galleries
+        for picture in pictures
+    }
     assert shown <= set(HOSTILE)
     assert shown

@@ -1,4 +1,4 @@
-"""Drawings by matplotlib as ``<svg>`` elements that belong into a page: its fonts, its colours, light or dark."""
+"""Drawings by matplotlib as ``<svg>`` elements of a page: in its fonts and colours, light or dark."""
 
 import html
 import io
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from maotune.report.document import Key, Panel
+from maotune.report.content import LegendEntry, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 3.9, 3.0
-"""Inches of a panel; it is drawn as wide as the page lets it be."""
+"""Inches of a panel; the page scales it."""
 
 COLOURS = {
     "ink": "#1c1f24",
@@ -29,56 +29,56 @@ COLOURS = {
     "purple": "#a95590",
     "sky": "#3f98c9",
 }
-"""Names of CSS variables of the page, and what stands for them while drawing. After Okabe and Ito's palette, which
-colour-blind people can tell apart; a marker goes with each colour."""
+"""CSS variables of the page, and the colours that stand for them while drawing. A colour-blind-safe palette, after
+Okabe and Ito; a marker goes with each colour."""
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """How a method is drawn."""
+class LineStyle:
+    """Colour, marker and dashes of a method."""
 
     colour: str
     marker: str
-    """Matplotlib's."""
+    """Marker of matplotlib."""
     mark: str
-    """The same, as a character for legends."""
+    """The marker as a character, for legends."""
     dash: str = "-"
 
 
-METHODS = {
-    "zeroshot": Style("muted", "s", "■", ":"),
-    "plain": Style("blue", "o", "●", "-"),
-    "step-matched": Style("orange", "^", "▲", "--"),
-    "mao": Style("green", "D", "◆", "-"),
+STYLES = {
+    "zeroshot": LineStyle("muted", "s", "■", ":"),
+    "plain": LineStyle("blue", "o", "●", "-"),
+    "step-matched": LineStyle("orange", "^", "▲", "--"),
+    "mao": LineStyle("green", "D", "◆", "-"),
 }
 OTHERS = (
-    Style("red", "v", "▼", "-."),
-    Style("purple", "P", "✚", "--"),
-    Style("sky", "X", "✖", "-."),
-    Style("ink", ">", "▶", ":"),
-    Style("orange", "<", "◀", "-"),
-    Style("blue", "h", "⬢", "--"),
+    LineStyle("red", "v", "▼", "-."),
+    LineStyle("purple", "P", "✚", "--"),
+    LineStyle("sky", "X", "✖", "-."),
+    LineStyle("ink", ">", "▶", ":"),
+    LineStyle("orange", "<", "◀", "-"),
+    LineStyle("blue", "h", "⬢", "--"),
 )
 
 
-def styles(methods: list[str]) -> dict[str, Style]:
-    """A style for each: the well-known ones always have the same."""
-    others = [method for method in methods if method not in METHODS]
-    return {m: METHODS.get(m) or OTHERS[others.index(m) % len(OTHERS)] for m in methods}
+def styles(methods: list[str]) -> dict[str, LineStyle]:
+    """Return a style per method; well-known methods always have the same."""
+    others = [method for method in methods if method not in STYLES]
+    return {m: STYLES.get(m) or OTHERS[others.index(m) % len(OTHERS)] for m in methods}
 
 
-def keys(found: dict[str, Style]) -> tuple[Key, ...]:
-    """A legend."""
-    return tuple(Key(style.mark, style.colour, name) for name, style in found.items())
+def legend(drawn: dict[str, LineStyle]) -> tuple[LegendEntry, ...]:
+    """Return a legend."""
+    return tuple(LegendEntry(style.mark, style.colour, name) for name, style in drawn.items())
 
 
 def colour(name: str) -> str:
-    """What matplotlib is told for a colour of the page."""
+    """Return the drawing colour of a CSS variable."""
     return COLOURS[name]
 
 
 @contextmanager
-def _manner() -> "Iterator[None]":
+def _page_style() -> "Iterator[None]":
     import matplotlib as mpl
 
     settings: dict[str, Any] = {
@@ -116,11 +116,11 @@ def _manner() -> "Iterator[None]":
 
 
 def draw(name: str, label: str, paint: "Callable[[Axes], object]", height: float = HEIGHT) -> Panel:
-    """A panel of one pair of axes.
+    """Return a panel with one pair of axes.
 
     Args:
         name: unique in the page; ids inside the drawing begin with it.
-        label: what the drawing shows, in words.
+        label: describes the drawing, for people who do not see it.
         paint: draws into the axes, with ``colour(...)`` for colours.
         height: in inches.
     """
@@ -131,7 +131,7 @@ def _draw(name: str, label: str, paint: "Callable[[Axes], object]", height: floa
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with _manner():
+    with _page_style():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure.add_subplot())
@@ -141,11 +141,11 @@ def _draw(name: str, label: str, paint: "Callable[[Axes], object]", height: floa
 
 
 def _for_page(svg: str, name: str, label: str) -> str:
-    """Only the element itself, with ids of its own, the page's colours and font, and a name for screen readers."""
+    """Return the ``<svg>`` element with unique ids, the page's colours and font, and a label for screen readers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     used = set(re.findall(r'(?:xlink:href="|url\()#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", svg)
     for variable, value in COLOURS.items():
         svg = svg.replace(value, f"var(--{variable})")
@@ -154,6 +154,6 @@ def _for_page(svg: str, name: str, label: str) -> str:
     svg = re.sub(r">\s+<", "><", svg)
     box = re.search(r'viewBox="([^"]+)"', svg)
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    said = html.escape(label)
-    opened = f'<svg {spaces} viewBox="{box[1] if box else ""}" role="img" aria-label="{said}"><title>{said}</title>'
+    text = html.escape(label)
+    opened = f'<svg {spaces} viewBox="{box[1] if box else ""}" role="img" aria-label="{text}"><title>{text}</title>'
     return re.sub(r"<svg [^>]*>", lambda old: opened, svg, count=1)

@@ -1,0 +1,131 @@
+"""Provenance of a report: settings, seeds, versions, data, machine, time, and the commands."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from maotune.report.content import ReportTable, Section, make_table
+from maotune.report.frame import ExperimentRuns, FinishedTrial, short_names
+from maotune.runs.events import duration
+
+NAMED = frozenset({"data.source", "learner.name", "method", "seed"})
+"""Settings that the rows and columns of the tables already say."""
+
+
+def provenance_section(experiments: Sequence[ExperimentRuns], commands: Sequence[str]) -> Section:
+    """Collect everything that is needed to run it again."""
+    finished = list({run.trial.folder: run for runs in experiments for run in runs.finished}.values())
+    tables = [_circumstances(experiments, finished), *_settings(experiments), _data(finished)]
+    return Section("made", "How it was made", tables=tuple(filter(None, tables)), code="\n".join(commands))
+
+
+def _words(name: str, caption: str, labels: Sequence[str], titles: Sequence[str], rows: Any) -> ReportTable | None:
+    return make_table(name, caption, labels, [("", title) for title in titles], rows, words=True) if rows else None
+
+
+def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[FinishedTrial]) -> ReportTable | None:
+    results = [run.result for run in finished]
+    environments = [result.environment for result in results]
+    tuned = sum(stage["seconds"] for result in results for stage in result.stages)
+    missing = {trial.folder for runs in experiments for trial in runs.missing}
+    failed = {trial.folder for runs in experiments for trial, _ in runs.failed}
+    rows = {
+        "trials": f"{len(finished)} finished, {len(missing)} missing, {len(failed)} failed",
+        "seeds": ", ".join(map(str, sorted({result.seed for result in results}))),
+        "time of all trials": f"{duration(sum(result.seconds for result in results))}, {duration(tuned)} of it tuning",
+        "peak memory": f"{max((result.peak_memory for result in results), default=0) / 1e9:.2f} GB",
+        "commit": _distinct(_commit(each.get("git")) for each in environments),
+        "versions": _distinct(
+            ", ".join(f"{name} {each[name]}" for name in ("maotune", "torch", "transformers", "python") if name in each)
+            for each in environments
+        ),
+        "machine": _distinct(
+            f"{each['machine']}, {each['device']}, {each['threads']} thread{'s' * (each['threads'] != 1)} per trial"
+            for each in environments
+            if "machine" in each
+        ),
+        "CLIP": _distinct(
+            f"{each['clip']['name']}, {each['clip']['dtype']}, fingerprint {each['clip']['fingerprint'][:12]}"
+            for each in environments
+            if "clip" in each
+        ),
+    }
+    return _words("made", "Circumstances.", ("",), ("",), [((name,), (text,)) for name, text in rows.items() if text])
+
+
+def _commit(git: Mapping[str, Any] | None) -> str:
+    return f"{git['commit'][:12]}{' and uncommitted changes' if git.get('changed') else ''}" if git else "unknown"
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(values))
+
+
+def _settings(experiments: Sequence[ExperimentRuns]) -> list[ReportTable | None]:
+    """Tables of the settings that all runs share, and of those in which learners and variants differ."""
+    recipes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for runs in experiments:
+        for run in runs.finished:
+            recipe = _flat(run.trial.recipe.model_dump(mode="json"))
+            recipes.setdefault((runs.name, run.result.learner, run.trial.variant), []).append(recipe)
+    every = [recipe for group in recipes.values() for recipe in group]
+    keys = [key for key in dict.fromkeys(key for recipe in every for key in recipe) if key not in NAMED]
+    shared = [key for key in keys if all(recipe.get(key, ...) == every[0].get(key, ...) for recipe in every)]
+    groups: dict[str, list[str]] = {}
+    for key in shared:
+        group, _, name = key.rpartition(".")
+        groups.setdefault(group or "run", []).append(f"{name} = {_shown(every[0][key])}")
+    common = [((group,), ("; ".join(settings),)) for group, settings in groups.items()]
+    several, varied = len(experiments) > 1, any(variant for _, _, variant in recipes)
+    differing = []
+    for (name, learner, variant), group_recipes in recipes.items() if len(shared) < len(keys) else ():
+        label = ((name,) if several else ()) + (learner,) + ((variant,) if varied else ())
+        settings = [
+            f"{key} = {_shown(value) if all(r.get(key, ...) == value for r in group_recipes) else '(differs by run)'}"
+            for key, value in group_recipes[0].items()
+            if key in keys and key not in shared
+        ]
+        differing.append((label, ("; ".join(settings) or "–",)))
+    headings = (("experiment",) if several else ()) + ("learner",) + (("variant",) if varied else ())
+    return [
+        _words("settings", "Settings that all runs share.", ("",), ("",), common),
+        _words("own-settings", "Settings in which rows differ.", headings, ("settings",), differing),
+    ]
+
+
+def _data(finished: Sequence[FinishedTrial]) -> ReportTable | None:
+    """The data sets by number of classes and fingerprint: of the images and classes of each seed's splits."""
+    sets: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    for run in finished:
+        data = run.result.environment.get("data", {})
+        of_seed = sets.setdefault(run.result.dataset, {}).setdefault(run.result.seed, [])
+        if "fingerprint" in data and data not in of_seed:
+            of_seed.append(data)
+    rows = []
+    for name, short in short_names(sets).items():
+        every = [data for of_seed in sets[name].values() for data in of_seed]
+        counts = [", ".join(dict.fromkeys(str(data[key]) for data in every)) for key in ("base_classes", "new_classes")]
+        prints = [
+            f"{seed}: {' '.join(data['fingerprint'][:8] for data in sets[name][seed])}" for seed in sorted(sets[name])
+        ]
+        rows.append(((short,), (*counts, ", ".join(prints))))
+    caption = "Data: classes, and a fingerprint of what was tuned on and scored."
+    return _words("data", caption, ("data set",), ("base classes", "new classes", "fingerprint by seed"), rows)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested settings by dotted key."""
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for name, branch in tree.items():
+        flat |= _flat(branch, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _shown(value: Any) -> str:
+    """Write a setting as people do."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and len(value) > 6:
+        return f"a list of {len(value)}"
+    return "none" if value is None else str(value)

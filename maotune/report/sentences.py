@@ -1,0 +1,137 @@
+"""Sentences of a report: did MAO help, how certain is that, what is missing."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from maotune.mao.methods import ZEROSHOT
+from maotune.report.compare import AGAINST, Difference, MaoComparison
+from maotune.report.frame import MEASURES, ExperimentRuns, Scores
+from maotune.sweep.manifest import Trial
+
+MOST = 9
+"""Groups of missing trials that are named."""
+
+
+def answer(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> str:
+    """Answer in one sentence on all learners whether MAO helped."""
+    if not comparisons or runs.scores.measure is None:
+        return "MAO cannot be judged: no run with it and its counterpart are both finished."
+    clauses: dict[str, list[str]] = {}
+    for against, name in AGAINST.items():
+        if group := [each for each in comparisons if each.against == against]:
+            clauses.setdefault(_clause(group, MEASURES[runs.scores.measure]), []).append(name)
+    sentence = "; it ".join(f"{clause} against {joined(names)}" for clause, names in clauses.items())
+    absent = [name for against, name in AGAINST.items() if all(each.against != against for each in comparisons)]
+    return f"MAO {sentence}." + (
+        f" There is no finished run to compare it with {joined(absent, 'or')}." if absent else ""
+    )
+
+
+def _clause(group: Sequence[MaoComparison], measure: str) -> str:
+    words = {
+        "higher": f"raises {measure}",
+        "lower": f"lowers {measure}",
+        "unclear": "makes no clear difference",
+        "unknown": "cannot be judged (too few data sets and seeds)",
+    }
+    by_sign = {sign: [each.learner for each in group if each.difference.sign == sign] for sign in words}
+    by_sign = {sign: learners for sign, learners in by_sign.items() if learners}
+    if len(by_sign) > 1:
+        return joined([f"{words[sign]} with {joined(learners)}" for sign, learners in by_sign.items()])
+    sign = next(iter(by_sign))
+    return words[sign] + (
+        "" if len(group) == 1 else " with any learner" if sign == "unclear" else " with every learner"
+    )
+
+
+def evidence(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> list[str]:
+    """Write a sentence per learner with the figures."""
+    sentences = []
+    for learner in dict.fromkeys(each.learner for each in comparisons):
+        parts: list[str] = []
+        for each in (each for each in comparisons if each.learner == learner):
+            verb = "gains" if each.difference.mean >= 0 else "loses"
+            points = "" if parts else f" points of {MEASURES[runs.scores.measure or '']}"
+            certainty = _certainty(each.difference)
+            parts.append(
+                f"{verb} {abs(each.difference.mean):.2f}{points} against {AGAINST[each.against]} ({certainty})"
+            )
+        sentences.append(f"With {learner}, MAO {joined(parts)}.")
+    return sentences
+
+
+def _certainty(difference: Difference) -> str:
+    higher, _, ties = difference.counts
+    count, unit = len(difference.units), "data sets" if len(difference.by_dataset) > 1 else "seeds of one data set"
+    if difference.interval is None:
+        few = "a single run" if count == 1 else f"{count} {unit}"
+        return f"{few}: nothing can be said of how sure this is"
+    low, high = difference.interval
+    counted = f"better on {higher} of {count} {unit}" + (f", equal on {ties}" if ties else "")
+    chance = "; may be chance" if difference.sign == "unclear" else ""
+    return f"95\u00a0% interval {signed(low)} to {signed(high)}; {counted}{chance}"
+
+
+def warnings(experiments: Sequence[ExperimentRuns]) -> list[str]:
+    """Say what is missing or failed, and what that means for the numbers."""
+    sentences = []
+    for runs in experiments:
+        total = len(runs.finished) + len(runs.missing) + len(runs.failed)
+        if runs.missing:
+            counted = _count_trials(runs.missing)
+            sentences.append(f"{runs.name}: {len(runs.missing)} of {total} trials are not finished ({counted}).")
+        if runs.failed:
+            first, reason = runs.failed[0]
+            more = f", and {len(runs.failed) - 1} more" if len(runs.failed) > 1 else ""
+            sentences.append(
+                f"{runs.name}: {len(runs.failed)} of {total} trials failed: {first.name} ({reason}){more}."
+            )
+        rows, cells = runs.scores.compared
+        names = [" ".join(filter(None, key)) for key in runs.scores.keys if key not in rows]
+        if cells and (names or len(cells) < len(runs.scores.datasets)):
+            without = f", and leave out {', '.join(names)}" if names else ""
+            sentences.append(
+                f"{runs.name}: averages are over {len(cells)} of {len(runs.scores.datasets)} data sets, the same for "
+                f"all rows{without}. Differences in the sentences above are over all pairs that are finished."
+            )
+    return sentences
+
+
+def _count_trials(trials: Sequence[Trial]) -> str:
+    counts = Counter(f"{trial.recipe.title} {trial.recipe.method} {trial.variant}".strip() for trial in trials)
+    named = [f"{name}: {count}" for name, count in counts.most_common(MOST)]
+    return ", ".join(named) + (", ..." if len(counts) > MOST else "")
+
+
+def verdicts(scores: Scores) -> list[str]:
+    """Say for each data set and learner with MAO how it compares: what ``maotune train`` prints."""
+    sentences = []
+    for (key, dataset), spreads in scores.spreads.items():
+        learner, method, variant = key
+        if method != "mao" or scores.measure not in spreads:
+            continue
+        parts = []
+        for against, name in {
+            ZEROSHOT: "zero-shot CLIP",
+            "plain": f"plain {learner}",
+            "step-matched": AGAINST["step-matched"],
+        }.items():
+            counterpart = ("", against, "") if against == ZEROSHOT else (learner, against, variant)
+            if other := scores.spreads.get((counterpart, dataset)):
+                parts.append(f"{spreads[scores.measure].mean - other[scores.measure].mean:+.2f} against {name}")
+        seeds = len(scores.of(key).xs(dataset))
+        spread = f"{seeds} seeds" if seeds > 1 else "1 seed: no spread is known"
+        score = f"{MEASURES[scores.measure]} {spreads[scores.measure]}"
+        sentences.append(f"{dataset}, {learner} + MAO: {score}; {', '.join(parts)} ({spread}).")
+    return sentences
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Write a number with its sign, with a real minus; what rounds to zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def joined(parts: Sequence[str], last: str = "and") -> str:
+    """Join with commas, and a word before the last part."""
+    return f" {last} ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
