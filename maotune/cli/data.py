@@ -54,14 +54,14 @@ def check(
     if not sources:
         _overview(root, strict, as_json)
         return
-    from maotune.data.images.scan import scan
+    from maotune.data.images.scan import scan_images
     from maotune.data.sets.catalog import load_dataset
 
     datasets = [load_dataset(source, root) for source in sources]
     with progress() as listen:
         from maotune.runs.events import Progress
 
-        found = scan(
+        found = scan_images(
             [sample for one in datasets for sample in (*one.train, *one.val, *one.test, *one.unlabelled)],
             progress=lambda done, total: listen(Progress("images", done, total)),
         )

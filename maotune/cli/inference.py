@@ -170,10 +170,10 @@ def cache(
     as_json: AsJson = False,
 ) -> None:
     """Show, or clear, the feature bank on disk."""
-    from maotune.data.feature_bank import cache_size, clear_cache, default_folder
+    from maotune.data.feature_bank import clear_cache, default_folder, measure_cache
 
     folder = default_folder()
-    size = clear_cache(folder) if clear else cache_size(folder)
+    size = clear_cache(folder) if clear else measure_cache(folder)
     if as_json:
         print_json({"folder": str(folder), "cleared": clear, "shards": size.shards, "bytes": size.bytes})
     else:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.clip.tokenizer import Tokenizer, Tokens
-from maotune.clip.towers import image_pass, image_tower, text_pass, text_tower
+from maotune.clip.towers import build_image_tower, build_text_tower, image_pass, text_pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class FrozenCLIP:
         self.vision_layers: int = vision.num_hidden_layers
         self.logit_scale = float(model.logit_scale.float().exp())
         self.activation_checkpointing = activation_checkpointing
-        self._text = text_tower(model)
-        self._image = image_tower(model)
+        self._text = build_text_tower(model)
+        self._image = build_image_tower(model)
 
     def __repr__(self) -> str:
         return f"FrozenCLIP({self.name!r}, {self.fingerprint[:12]}, {self.device}, {self.dtype})"

@@ -128,7 +128,7 @@ class ImageTower:
     """(d, W)"""
 
 
-def text_tower(model: Any) -> TextTower:
+def build_text_tower(model: Any) -> TextTower:
     """Return the text tower of a transformers ``CLIPModel``, sharing its weights."""
     text = model.text_model
     return TextTower(
@@ -139,7 +139,7 @@ def text_tower(model: Any) -> TextTower:
     )
 
 
-def image_tower(model: Any) -> ImageTower:
+def build_image_tower(model: Any) -> ImageTower:
     """Return the image tower of a transformers ``CLIPModel``, sharing its weights."""
     vision = model.vision_model
     return ImageTower(

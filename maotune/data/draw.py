@@ -91,7 +91,7 @@ class UnlabelledPool:
     """How they were drawn (``PoolMode``)."""
 
 
-def unlabelled_pool(
+def draw_unlabelled_pool(
     new: Dataset,
     shots: int,
     seed: int,

@@ -38,7 +38,7 @@ _STALE_SECONDS = 24 * 3600.0
 """Age at which a temporary file must be from a process that was killed."""
 
 
-class ImageTower(Protocol):
+class FeatureEncoder(Protocol):
     """The part of a frozen CLIP that the bank uses."""
 
     @property
@@ -78,7 +78,7 @@ def default_folder() -> Path:
     return Path(os.environ.get("MAOTUNE_CACHE") or Path.home() / ".cache" / "maotune")
 
 
-def cache_size(folder: Path) -> CacheSize:
+def measure_cache(folder: Path) -> CacheSize:
     """Return the number and bytes of the files that banks keep in ``folder``."""
     sizes = [file.stat().st_size for file in _files(folder)]
     return CacheSize(len(sizes), sum(sizes))
@@ -86,7 +86,7 @@ def cache_size(folder: Path) -> CacheSize:
 
 def clear_cache(folder: Path) -> CacheSize:
     """Delete the files that banks keep in ``folder``, and nothing else; return the size of what was deleted."""
-    size = cache_size(folder)
+    size = measure_cache(folder)
     for file in _files(folder):
         file.unlink(missing_ok=True)
     for space in (folder / "features").glob("*"):
@@ -111,7 +111,7 @@ class _Request(NamedTuple):
 class FeatureBank:
     """Features of images under views, computed once."""
 
-    def __init__(self, clip: ImageTower, folder: Path | None, batch_size: int | None = None) -> None:
+    def __init__(self, clip: FeatureEncoder, folder: Path | None, batch_size: int | None = None) -> None:
         """Set up a bank; nothing is read or computed yet.
 
         Args:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from maotune.data.draw import base_new, few_shot, unlabelled_pool
+from maotune.data.draw import base_new, draw_unlabelled_pool, few_shot
 from maotune.data.sets.dataset import Dataset
 from maotune.protocols.protocol import Accuracies, DrawSettings, Protocol, Splits, Test, scored, tunable
 from maotune.train.evaluate import harmonic_mean
@@ -33,7 +33,7 @@ class BaseToNew(Protocol):
         pool_shots = settings.pool_shots or shots
         source = new if settings.pool == "balanced" and pool_shots == shots else all_new
         outside = all_base if settings.pool == "natural+off-class" else None
-        pool = unlabelled_pool(source, pool_shots, seed, settings.pool, outside)
+        pool = draw_unlabelled_pool(source, pool_shots, seed, settings.pool, outside)
         tuned = {sample.image.name for sample in (*base.train, *pool.samples)}
         halves = {"base": all_base, "new": all_new}
         return Splits(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from maotune.data.images.scan import Scan, Skipped, scan
+from maotune.data.images.scan import ScanResult, Skipped, scan_images
 from maotune.data.sets.dataset import Dataset, Sample
 from maotune.data.sets.icons import IconImage
 from maotune.protocols.protocol import Splits
@@ -43,15 +43,15 @@ def draw_readable(
         datasets = [_without(dataset, {image.name for image in result.skipped}) for dataset in datasets]
 
 
-def read_all(samples: Sequence[Sample], strict: bool) -> Scan:
+def read_all(samples: Sequence[Sample], strict: bool) -> ScanResult:
     """``scan``, except for shipped images, which are known to be readable.
 
     Raises:
         UnreadableImage: an image cannot be read, if ``strict``.
     """
-    result = scan([sample for sample in samples if not isinstance(sample.image, IconImage)], strict)
+    result = scan_images([sample for sample in samples if not isinstance(sample.image, IconImage)], strict)
     bad = {image.name for image in result.skipped}
-    return Scan(tuple(sample for sample in samples if not bad or sample.image.name not in bad), result.skipped)
+    return ScanResult(tuple(sample for sample in samples if not bad or sample.image.name not in bad), result.skipped)
 
 
 def _used(splits: Splits, whole_train: bool) -> Iterator[Sample]:

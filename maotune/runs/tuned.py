@@ -10,7 +10,7 @@ from torch import Tensor
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
 from maotune.data.images.decode import ImageFile, MemoryImage
-from maotune.data.images.scan import Skipped, scan
+from maotune.data.images.scan import Skipped, scan_images
 from maotune.data.images.shards import SHARD
 from maotune.data.sets.catalog import load_dataset
 from maotune.data.sets.dataset import Sample
@@ -133,7 +133,7 @@ class Run:
         classes = tuple(classes) if classes is not None else self.known_classes
         name = self._prompts_for(classes) if prompts == "auto" else prompts
         learner = self.learner(classes, name)
-        readable = scan(_samples(images), strict, lambda done, total: callback(Progress("reading", done, total)))
+        readable = scan_images(_samples(images), strict, lambda done, total: callback(Progress("reading", done, total)))
         if not readable.kept:
             raise ValueError(f"no image to classify. {readable.summary()}")
         pipeline = Pipeline(self.clip, self.recipe, callback, keep=False)  # seen once: not for the bank on disk
@@ -167,7 +167,7 @@ class Run:
         if str(source) == data.source:
             root, classes = root or data.root, classes or data.classes
         dataset = load_dataset(source, Path(root) if root else None, Path(classes) if classes else None)
-        readable = scan(getattr(dataset, choose("split", split, ("train", "val", "test"))))
+        readable = scan_images(getattr(dataset, choose("split", split, ("train", "val", "test"))))
         if not readable.kept:
             raise ValueError(f"{dataset.name} has no readable image in its {split} split")
         pipeline = Pipeline(self.clip, self.recipe, callback)

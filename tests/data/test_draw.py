@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maotune.data.draw import PoolMode, base_new, few_shot, unlabelled_pool
+from maotune.data.draw import PoolMode, base_new, draw_unlabelled_pool, few_shot
 from maotune.data.images.decode import ImageFile
 from maotune.data.sets.dataset import Dataset, Sample
 
@@ -78,28 +78,28 @@ def test_one_class_has_no_halves() -> None:
 
 def test_the_balanced_pool_is_the_few_shot_draw_with_its_labels_hidden() -> None:
     new = base_new(toy(8))[1]
-    pool = unlabelled_pool(new, 4, seed=1)
+    pool = draw_unlabelled_pool(new, 4, seed=1)
     drawn = few_shot(new, 4, seed=1).train
     assert [sample.image for sample in pool.samples] == [sample.image for sample in drawn]
     assert pool.true_labels == tuple(sample.label for sample in drawn)
     assert {sample.label for sample in pool.samples} == {-1}
-    again = unlabelled_pool(few_shot(new, 4, seed=1), 4, seed=1)
+    again = draw_unlabelled_pool(few_shot(new, 4, seed=1), 4, seed=1)
     assert set(again.samples) == set(pool.samples)
 
 
 def test_the_natural_pool_looks_at_no_label() -> None:
     new = dataset([0] * 90 + [1] * 10, 2)
-    pool = unlabelled_pool(new, 20, seed=1, mode="natural")
+    pool = draw_unlabelled_pool(new, 20, seed=1, mode="natural")
     hidden = replace(new, train=tuple(Sample(sample.image, 0) for sample in new.train))
-    assert unlabelled_pool(hidden, 20, seed=1, mode="natural").samples == pool.samples
+    assert draw_unlabelled_pool(hidden, 20, seed=1, mode="natural").samples == pool.samples
     assert len(pool.samples) == 40
     assert Counter(pool.true_labels)[0] > 30
-    assert len(unlabelled_pool(new, 1000, seed=1, mode="natural").samples) == 100
+    assert len(draw_unlabelled_pool(new, 1000, seed=1, mode="natural").samples) == 100
 
 
 def test_the_off_class_pool_mixes_in_images_of_no_new_class() -> None:
     base, new = base_new(toy(8))
-    pool = unlabelled_pool(new, 10, seed=1, mode="natural+off-class", off_class=base)
+    pool = draw_unlabelled_pool(new, 10, seed=1, mode="natural+off-class", off_class=base)
     images = {sample.image: sample.label for sample in new.train}
     assert len(pool.samples) == 40
     assert all(images.get(s.image, -1) == label for s, label in zip(pool.samples, pool.true_labels, strict=True))
@@ -108,7 +108,7 @@ def test_the_off_class_pool_mixes_in_images_of_no_new_class() -> None:
 
 def test_own_unlabelled_images_are_part_of_the_natural_pool() -> None:
     heap = tuple(Sample(ImageFile(Path(f"u/{number}.png")), -1) for number in range(5))
-    pool = unlabelled_pool(replace(toy(2), train=(), unlabelled=heap), 16, seed=1, mode="natural")
+    pool = draw_unlabelled_pool(replace(toy(2), train=(), unlabelled=heap), 16, seed=1, mode="natural")
     assert set(pool.samples) == set(heap)
     assert pool.true_labels == (-1,) * 5
 
@@ -123,6 +123,6 @@ def test_own_unlabelled_images_are_part_of_the_natural_pool() -> None:
 )
 def test_pool_errors(mode: PoolMode, off_class: Dataset | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        unlabelled_pool(toy(), 1, 1, mode, off_class)
+        draw_unlabelled_pool(toy(), 1, 1, mode, off_class)
     with pytest.raises(ValueError, match="no image to draw"):
-        unlabelled_pool(replace(toy(), train=()), 1, 1, "natural")
+        draw_unlabelled_pool(replace(toy(), train=()), 1, 1, "natural")

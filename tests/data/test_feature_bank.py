@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maotune.clip import FrozenCLIP, Preprocess, load_clip
-from maotune.data.feature_bank import FeatureBank, cache_size, clear_cache, default_folder
+from maotune.data.feature_bank import FeatureBank, clear_cache, default_folder, measure_cache
 from maotune.data.images.decode import ImageFile
 from maotune.data.images.views import TestView as CentreView
 from maotune.data.images.views import TrainView, view_seed
@@ -96,8 +96,8 @@ def test_nothing_is_computed_twice(clip: FrozenCLIP, samples: list[Sample], view
     more = second.features(samples, view, VIEWS + 1)
     assert torch.equal(more[:, :VIEWS], features)
     assert second.computed == N
-    assert cache_size(tmp_path / "cache").shards == len(shards(tmp_path)) == 2
-    assert cache_size(tmp_path / "cache").bytes == sum(shard.stat().st_size for shard in shards(tmp_path))
+    assert measure_cache(tmp_path / "cache").shards == len(shards(tmp_path)) == 2
+    assert measure_cache(tmp_path / "cache").bytes == sum(shard.stat().st_size for shard in shards(tmp_path))
 
 
 def test_equal_content_is_one_image(clip: FrozenCLIP, samples: list[Sample], tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_clearing_deletes_the_banks_files_and_nothing_else(
     leftover.write_bytes(b"from a process that was killed")
     bystander = tmp_path / "notes.txt"
     bystander.write_text("mine")
-    assert cache_size(tmp_path).shards == 2
+    assert measure_cache(tmp_path).shards == 2
     assert clear_cache(tmp_path).shards == 2
-    assert cache_size(tmp_path) == clear_cache(tmp_path) == (0, 0)
+    assert measure_cache(tmp_path) == clear_cache(tmp_path) == (0, 0)
     assert bystander.read_text() == "mine"
     assert not leftover.exists()
     bank.features(samples, small)

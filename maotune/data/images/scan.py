@@ -17,7 +17,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class Scan(NamedTuple):
+class ScanResult(NamedTuple):
     """Result of ``scan``: unpacks into the readable samples and the skipped images."""
 
     kept: tuple[Sample, ...]
@@ -36,7 +36,7 @@ class Scan(NamedTuple):
         return "\n".join(lines)
 
 
-def scan(samples: Sequence[Sample], strict: bool = False, progress: Progress | None = None) -> Scan:
+def scan_images(samples: Sequence[Sample], strict: bool = False, progress: Progress | None = None) -> ScanResult:
     """Decode every image once, in threads, and separate those that cannot be used. Files are never changed.
 
     Raises:
@@ -60,7 +60,7 @@ def scan(samples: Sequence[Sample], strict: bool = False, progress: Progress | N
             skipped.append(failure)
         if progress is not None:
             progress(done, len(samples))
-    result = Scan(tuple(kept), tuple(skipped))
+    result = ScanResult(tuple(kept), tuple(skipped))
     if strict and skipped:
         raise UnreadableImage(result.summary(), skipped[0].kind)
     return result

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from maotune.data.images.decode import ImageFile
-from maotune.data.images.scan import scan
+from maotune.data.images.scan import scan_images
 from maotune.data.sets.dataset import Sample, UnreadableImage
 from tests.data.conftest import Paint
 
@@ -60,7 +60,7 @@ def test_bad_files_are_skipped_counted_listed_and_left_alone(tmp_path: Path, pai
     paths = [good[0], *(tmp_path / name for name in kinds), good[1]]
     before = {path: path.stat().st_mtime_ns for path in paths if path.exists()}
     seen: list[tuple[int, int]] = []
-    kept, skipped = found = scan(
+    kept, skipped = found = scan_images(
         [Sample(ImageFile(path), label) for label, path in enumerate(paths)], progress=lambda *done: seen.append(done)
     )
     assert [sample.label for sample in kept] == [0, len(paths) - 1]
@@ -77,5 +77,5 @@ def test_strict_makes_a_bad_file_fatal(tmp_path: Path, paint: Paint) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no")
     samples = [Sample(ImageFile(paint("a.png")), 0), Sample(ImageFile(tmp_path / "bad.jpg"), 0)]
     with pytest.raises(UnreadableImage, match=r"1 of 2 images cannot be used: 1 not a picture\n.*bad\.jpg"):
-        scan(samples, strict=True)
-    assert scan(samples[:1], strict=True).summary() == "all 1 images can be read"
+        scan_images(samples, strict=True)
+    assert scan_images(samples[:1], strict=True).summary() == "all 1 images can be read"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from maotune.data.images.decode import ImageFile
-from maotune.data.images.scan import scan
+from maotune.data.images.scan import scan_images
 from maotune.data.images.shards import read_shard
 from maotune.data.sets.dataset import ImageRef, Sample, UnreadableImage
 from maotune.data.sets.readers import read_unlabelled
@@ -88,7 +88,7 @@ def test_broken_members_are_unreadable_pictures(tmp_path: Path) -> None:
     path = shard(
         tmp_path / "0.tar", ["a.png", "b.png"], **{"c.png": b"<html>404", "d.png": b"", "e.png": picture("e")[:90]}
     )
-    kept, skipped = scan([Sample(image, -1) for image in read_shard(path)])
+    kept, skipped = scan_images([Sample(image, -1) for image in read_shard(path)])
     assert names([sample.image for sample in kept]) == ["a.png", "b.png"]
     assert [(Path(s.name).name, s.kind) for s in skipped] == [
         ("c.png", "not a picture"),
@@ -102,7 +102,7 @@ def test_a_shard_that_is_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
     with tarfile.open(path) as file:
         middle = file.getmembers()[1].offset_data
     path.write_bytes(path.read_bytes()[: middle + 60])
-    kept, skipped = scan([Sample(image, -1) for image in read_shard(path)])
+    kept, skipped = scan_images([Sample(image, -1) for image in read_shard(path)])
     assert names([sample.image for sample in kept]) == ["a.png"]
     assert [s.name for s in skipped] == [f"{path}/b.png", str(path)]
     assert all("cut off" in s.reason for s in skipped)
@@ -141,7 +141,7 @@ def test_a_size_below_nothing_does_not_send_the_reader_round_in_circles(tmp_path
 def test_what_is_no_shard_is_listed_as_unreadable(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "0.tar"
     path.write_bytes(content)
-    kept, skipped = scan(read_unlabelled(path))
+    kept, skipped = scan_images(read_unlabelled(path))
     assert not kept
     assert "no tar archive that can be read in place" in skipped[0].reason
 

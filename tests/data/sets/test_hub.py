@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from maotune.data.images.decode import ImageFile
-from maotune.data.images.scan import scan
+from maotune.data.images.scan import scan_images
 from maotune.data.sets.catalog import load_dataset, load_unlabelled
 from maotune.data.sets.dataset import ImageRef, Sample, UnreadableImage
 from maotune.data.sets.hub import read_hub
@@ -210,7 +210,7 @@ def test_broken_rows_are_unreadable_pictures(tmp_path: Path) -> None:
     )
     table.to_parquet(str(tmp_path / "a.parquet"))
     dataset = read_hub(f"hub:{tmp_path / 'a.parquet'}?train=train")
-    kept, skipped = scan(dataset.train)
+    kept, skipped = scan_images(dataset.train)
     assert len(kept) == 1
     assert [(s.name.rpartition("/")[2], s.kind) for s in skipped] == [
         ("1", "not a picture"),
