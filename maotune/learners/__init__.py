@@ -1,4 +1,4 @@
-"""Prompt learners: one paper a file. ``LEARNERS`` is the only list of them."""
+"""Prompt learners, one paper per file. ``LEARNERS`` is the only list of them."""
 
 from maotune.contract import AbstractLearner
 from maotune.learners.cocoop import CoCoOp

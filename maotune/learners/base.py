@@ -1,4 +1,4 @@
-"""What most prompt learners have in common, as parts that they hold."""
+"""Parts that most prompt learners share: class names, initial contexts, frozen image features."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from maotune.contract import AbstractLearner, Batch, Classify, Output
 
 
 class ClassNames(nn.Module):
-    """The bound class names as token ids; embeddings are looked up for the classes that are asked for.
+    """The bound class names as token ids; embeddings are looked up for the classes that are needed.
 
-    A prompt is ``[SOS] context name . [EOT]``: a name here is what follows the context, ``name . [EOT]``. Underscores
-    count as spaces. Memory is C x S integers, so 50,000 classes cost what 50 do in a step over 30 of them.
+    A prompt is ``[SOS] context name . [EOT]``: here a name is what follows the context, ``name . [EOT]``. Underscores
+    count as spaces. Memory is C x S integers, so a step over 30 classes costs the same with 50 or 50,000 bound.
     """
 
     ids: Tensor
@@ -27,12 +27,12 @@ class ClassNames(nn.Module):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64, device=clip.device), persistent=False)
 
     def bind(self, classes: Sequence[str], context_length: int, words: str = "{}.") -> tuple[str, ...]:
-        """Tokenise ``classes``, to stand behind ``context_length`` context tokens; returns them as a tuple.
+        """Tokenise ``classes``, to follow ``context_length`` context tokens; return them as a tuple.
 
         ``words`` is what follows the context, with ``{}`` for the name: "person doing {}.", for instance.
 
         Raises:
-            ValueError: no class, or a name that leaves no room for the context (the message names it).
+            ValueError: no class, or a name that leaves no room for the context (the message shows it).
         """
         if not classes:
             raise ValueError("no class names were given: at least one is needed to bind a learner")
@@ -52,21 +52,21 @@ class ClassNames(nn.Module):
         return tuple(classes)
 
     def select(self, only: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(H, S, W) embeddings of ``name . [EOT]`` of the classes ``only`` (None: all), and (H,) where [EOT] stands."""
+        """Return embeddings (H, S, W) of ``name . [EOT]`` of the classes ``only`` (None: all), and (H,) its [EOT]."""
         ids, eot = (self.ids, self.eot) if only is None else (self.ids[only], self.eot[only])
         return self.clip.embed(ids[:, : int(eot.max()) + 1]), eot
 
     def lengths(self, only: Tensor | None) -> Tensor:
-        """(H,) tokens of the bare names of the classes ``only``."""
+        """Return (H,) numbers of tokens of the bare names of the classes ``only``."""
         return self.name_lengths if only is None else self.name_lengths[only]
 
     def start(self) -> Tensor:
-        """(1, W) embedding of [SOS]."""
+        """Return the (1, W) embedding of [SOS]."""
         return self.clip.embed(self.clip.tokenize([""]).ids[0, :1].to(self.clip.device))
 
 
 class TextPromptLearner(AbstractLearner):
-    """A learner that leaves the image tower alone and whose loss is the cross-entropy."""
+    """A learner that does not tune the image tower and whose loss is the cross-entropy."""
 
     def __init__(self, clip: FrozenCLIP) -> None:
         super().__init__()
@@ -75,16 +75,16 @@ class TextPromptLearner(AbstractLearner):
         self.names = ClassNames(clip)
 
     def image_features(self, batch: Batch) -> Tensor:
-        """(B, d): those of the feature bank where the batch has them, else the frozen tower's."""
+        """Return (B, d) features of the frozen image tower; see ``frozen_image_features``."""
         return frozen_image_features(self.clip, batch)
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The cross-entropy."""
+        """Return the cross-entropy."""
         return {"cross_entropy": classify(output.logits, batch.labels)}
 
 
 def frozen_image_features(clip: FrozenCLIP, batch: Batch) -> Tensor:
-    """(B, d) features of the batch by the frozen image tower, read from the batch where the bank has put them."""
+    """Return (B, d) features of the frozen image tower: those of the batch (from the feature bank), else computed."""
     if batch.features is not None:
         return batch.features
     if batch.images is None:
@@ -94,10 +94,10 @@ def frozen_image_features(clip: FrozenCLIP, batch: Batch) -> Tensor:
 
 
 def initial_context(clip: FrozenCLIP, length: int, words: str | None, shape: tuple[int, ...] = ()) -> Tensor:
-    """(*shape, L, W) contexts: the embeddings of ``words`` ("a photo of a"), or normal, standard deviation 0.02.
+    """Return (*shape, L, W) contexts: embeddings of ``words`` ("a photo of a"), or normal, standard deviation 0.02.
 
     Raises:
-        ValueError: ``length`` is below 1, or the words do not make ``length`` tokens.
+        ValueError: ``length`` is below 1, or not the number of tokens of ``words``.
     """
     if length < 1:
         raise ValueError(f"context_length is {length}: at least 1 token is needed")
@@ -115,7 +115,7 @@ def initial_context(clip: FrozenCLIP, length: int, words: str | None, shape: tup
 
 
 def insert(name: Tensor, eot: Tensor, context: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Put ``context`` (L, W) or (H, L, W) into each row of ``name`` (H, S, W) before position ``at`` (H,)."""
+    """Insert ``context`` (L, W) or (H, L, W) into each row of ``name`` (H, S, W) before position ``at`` (H,)."""
     length = context.shape[-2]
     joined = torch.cat([name, context.expand(len(name), -1, -1)], dim=1)  # (H, S+L, W), context last
     position = torch.arange(joined.shape[1], device=name.device)

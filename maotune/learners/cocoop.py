@@ -1,4 +1,4 @@
-"""CoCoOp: a context for each image (Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022)."""
+"""CoCoOp: a context per image (Zhou et al., Conditional Prompt Learning for Vision-Language Models, CVPR 2022)."""
 
 from collections.abc import Sequence
 from typing import final
@@ -13,22 +13,24 @@ from maotune.learners.base import TextPromptLearner, initial_context
 
 @final
 class CoCoOp(TextPromptLearner):
-    """CoOp's context, shifted by what a small network makes of the image.
+    """A context as in CoOp, shifted for each image by the output of a small network.
 
     v_m(x) = v_m + pi, with pi = h(x) = up(relu(down(f(x)))), f(x) of length 1     (its section 3.2)
     t_c(x) = v_1(x) ... v_L(x) [CLASS]_c
     p(y|x) = softmax over the classes of cos(f(x), g(t_c(x))) / tau                (its Eq. 3)
 
-    Each image has texts of its own for all classes: they are one batch, in which the texts of an image share the pass
-    over its context. Official names: ``context`` is ``prompt_learner.ctx``, ``down`` and ``up`` are ``linear1`` and
-    ``linear2`` of ``prompt_learner.meta_net``.
+    Each image has its own texts of all classes. They are encoded as one batch, in which the texts of an image share the
+    pass over its context.
+
+    Official names: ``context`` is ``prompt_learner.ctx``, ``down`` and ``up`` are ``linear1`` and ``linear2`` of
+    ``prompt_learner.meta_net``.
 
     Args:
         clip: the frozen model.
         classes: the names to bind first.
         context_length: L, tokens of context.
         initial_words: words to start from (their token count must be L); None: normal, standard deviation 0.02.
-        reduction: how many times narrower than the image features the hidden layer of h is.
+        reduction: ratio of the width of the image features to that of the hidden layer of h.
     """
 
     text_depends_on_image = True
@@ -54,17 +56,17 @@ class CoCoOp(TextPromptLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the context at ``classes``. See ``AbstractLearner.bind``."""
+        """Bind the context to ``classes``. See ``AbstractLearner.bind``."""
         self.classes = self.names.bind(classes, len(self.context))
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(B, H, d) features of the prompts of the classes ``only`` for each image.
+        """Return (B, H, d) features of the prompts of the classes ``only`` for each image.
 
         Raises:
             ValueError: no image features.
         """
         if image is None:
-            raise ValueError("CoCoOp has a text for each image: text_features needs the image features, (B, d)")
+            raise ValueError("CoCoOp's texts depend on the image: text_features needs the image features, (B, d)")
         shift = self.up(F.relu(self.down(F.normalize(image, dim=-1))))  # (B, W)
         context = self.context + shift[:, None]  # (B, L, W)
         prefix = torch.cat([self.names.start().expand(len(image), 1, -1), context], dim=1)

@@ -23,9 +23,9 @@ class CoOp(TextPromptLearner):
         classes: the names to bind first.
         context_length: L, tokens of context.
         initial_words: words to start from (their token count must be L); None: normal, standard deviation 0.02.
-        class_position: where the name stands: after, amid or before the context.
-        class_specific: one context a class (C, L, W) instead of a shared one (L, W). Such contexts belong to
-            ``classes``; later calls of ``bind`` may name some of these in any order, and no others.
+        class_position: position of the name: after, amid or before the context.
+        class_specific: one context per class (C, L, W) instead of a shared one (L, W). Such contexts belong to
+            ``classes``; later calls of ``bind`` may name only these, in any order.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CoOp(TextPromptLearner):
         class_specific: bool = False,
     ) -> None:
         super().__init__(clip)
-        # How much of the context stands before the name: only that much can be shared by the classes' text passes.
+        # Context tokens before the name: only those can be shared by the text passes of the classes.
         self.before = {"end": context_length, "middle": context_length // 2, "front": 0}[class_position]
         self.owners = tuple(classes) if class_specific else None
         shape = (len(classes),) if class_specific else ()
@@ -47,17 +47,17 @@ class CoOp(TextPromptLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the context at ``classes``. See ``AbstractLearner.bind``."""
-        if self.owners is not None and (strangers := [name for name in classes if name not in self.owners]):
+        """Bind the context to ``classes``. See ``AbstractLearner.bind``."""
+        if self.owners is not None and (unknown := [name for name in classes if name not in self.owners]):
             raise ValueError(
-                f"class-specific contexts were learned for {len(self.owners)} classes, and {strangers[0]!r} is not one "
+                f"class-specific contexts were learned for {len(self.owners)} classes, and {unknown[0]!r} is not one "
                 "of them: bind to those classes, or tune with class_specific=False, whose context fits any class"
             )
         self.rows = torch.tensor([self.owners.index(name) for name in classes]) if self.owners is not None else None
         self.classes = self.names.bind(classes, self.context.shape[-2])
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) features of the prompts of the classes ``only``."""
+        """Return (H, d) features of the prompts of the classes ``only``."""
         context: Tensor = self.context
         if self.rows is not None:
             rows = self.rows.to(context.device)

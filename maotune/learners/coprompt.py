@@ -14,7 +14,7 @@ from maotune.learners.descriptions import Descriptions
 
 
 class Adapter(nn.Module):
-    """share * relu(B relu(A x)) + (1 - share) * x, with A to a quarter of the width and B back, without biases."""
+    """share * relu(B relu(A x)) + (1 - share) * x, where A reduces the width to a quarter; without biases."""
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Adapter(nn.Module):
         self.up = nn.Linear(width // 4, width, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., d) -> (..., d)"""
+        """Map features (..., d) to features (..., d)."""
         return self.share * F.relu(self.up(F.relu(self.down(features)))) + (1 - self.share) * features
 
 
@@ -36,10 +36,10 @@ class CoPrompt(AbstractLearner):
     L_cc = (1 - cos(f'(x), f_0(x'))) + (1 - cos(g'(y), g_0(s_y)))
     L = cross-entropy + lambda L_cc
 
-    f_0 and g_0 are the frozen CLIP, x and x' two views of an image, s_y a sentence that describes the class y; means
-    over the images of the batch and over all bound classes. The released code draws one description of each class at
-    every step; here its cosine is averaged over all of them: the expectation of the same loss, without its noise (the
-    very same with one description a class). Classes without a description can not be bound; that is the method's limit.
+    f_0 and g_0 are the frozen CLIP, x and x' two views of an image, s_y a sentence that describes the class y; the
+    terms are means over the images of the batch and over all bound classes. The released code draws one description of
+    each class at every step; here the cosine is averaged over all descriptions: the expectation of the same loss,
+    without its noise (equal with one description per class). Classes without a description cannot be bound.
 
     Official names of the parameters: ``text.prompts.0`` is ``prompt_learner.ctx``, ``text.prompts.J`` is
     ``prompt_learner.compound_prompts_text.(J-1)``, ``couplings.0`` is ``prompt_learner.proj``, ``couplings.J`` is
@@ -51,12 +51,12 @@ class CoPrompt(AbstractLearner):
         classes: the names to bind first.
         context_length: tokens in each prompted layer of either tower.
         depth: layers with tokens of their own in both towers.
-        initial_words: words that the tokens of the first layer start from; None: normal, standard deviation 0.02, as
-            all others. Words beyond ``context_length`` tokens stay in the text, frozen.
-        weight: lambda. The released code has 0.1 to 8, chosen for each data set.
-        adapters: whether there are adapters (2 d^2 / 4 weights each).
+        initial_words: initial words of the tokens of the first layer; None: normal, standard deviation 0.02, as all
+            others. Words beyond ``context_length`` tokens stay in the text, frozen.
+        weight: lambda. The released code has 0.1 to 8, chosen per data set.
+        adapters: whether to use adapters (2 d^2 / 4 weights each).
         image_share: a, the adapter's share of the image feature.
-        text_share: the same of the text feature.
+        text_share: the same for the text feature.
         descriptions: ``icons-11``, shipped for the shipped sets; a JSON file ``{class: [description, ...]}``; or such
             a mapping itself.
     """
@@ -92,28 +92,28 @@ class CoPrompt(AbstractLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the prompts at ``classes``. See ``AbstractLearner.bind``; each class needs a description."""
+        """Bind the prompts to ``classes``. See ``AbstractLearner.bind``; each class needs a description."""
         self.descriptions.check(classes)
         self.classes = self.text.bind(classes)
 
     def image_features(self, batch: Batch) -> Tensor:
-        """(B, d) adapted features of the images, with the visual prompts that the textual ones make."""
+        """Return (B, d) adapted features of the images, with visual prompts projected from the textual ones."""
         adapted: Tensor = self.adapter_image(self.couplings.encode(batch, self.text))
         return adapted
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) adapted features of the prompts of the classes ``only``."""
+        """Return (H, d) adapted features of the prompts of the classes ``only``."""
         adapted: Tensor = self.adapter_text(self.text.encode(only))
         return adapted
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The cross-entropy, and the consistency of both towers with the frozen ones, weighted.
+        """Return the cross-entropy, and the weighted consistency of both towers with the frozen ones.
 
         Raises:
             ValueError: the batch has no second view.
         """
         if batch.second_images is None:
-            raise ValueError("CoPrompt compares two views of an image, and the batch holds one: views = 2 asks for two")
+            raise ValueError("CoPrompt compares two views of an image, but the batch has no second_images (views = 2)")
         with torch.no_grad():
             teacher = self.clip.encode_image(batch.second_images)  # (B, d)
             described = self.descriptions.features(self.classes)  # (C, d), means of features of length 1

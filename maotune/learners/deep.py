@@ -1,7 +1,7 @@
-"""Deep prompts: learned tokens at the input of the first layers of a tower, as parts that learners hold.
+"""Deep prompts: learned tokens at the input of the first layers of a tower, as parts of learners.
 
-``prompts[j]`` (L, W) are the tokens at the input of layer j: they stand there in place of what the layer before made of
-its own L tokens. After the last prompted layer the tokens are left to the tower.
+``prompts[j]`` (L, W) are the tokens at the input of layer j, where they replace the outputs of layer j - 1 for its
+tokens. The outputs of the last prompted layer are not replaced.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from maotune.learners.base import ClassNames, initial_context
 
 
 def check_depth(setting: str, depth: int, tower: str, layers: int) -> None:
-    """See that ``depth`` layers of a tower can have prompts.
+    """Check that ``depth`` layers of a tower can have prompts.
 
     Raises:
-        ValueError: it has fewer layers, or ``depth`` is below 1.
+        ValueError: the tower has fewer layers, or ``depth`` is below 1.
     """
     if not 1 <= depth <= layers:
         raise ValueError(
@@ -28,7 +28,7 @@ def check_depth(setting: str, depth: int, tower: str, layers: int) -> None:
 
 
 def random_prompts(length: int, width: int) -> nn.Parameter:
-    """(L, W) tokens, normal with standard deviation 0.02."""
+    """Return (L, W) tokens, normal with standard deviation 0.02."""
     return nn.Parameter(torch.empty(length, width).normal_(std=0.02))
 
 
@@ -36,15 +36,15 @@ class TextPrompts(nn.Module):
     """Deep prompts of the text tower, around the names of the bound classes.
 
     A text is ``[SOS] [V]_1 ... [V]_L words name . [EOT]``. The V of the first layer start as the first L tokens of
-    ``initial_words``, those of deeper layers are random. Where there are more than L words, the others stay in it,
-    frozen, as in MaPLe's code, whose 2 tokens start as "a photo" and whose texts go on with "of a NAME."
+    ``initial_words``, those of deeper layers are random. Words beyond the first L tokens stay in the text, frozen, as
+    in MaPLe's code, whose 2 tokens start as "a photo" and are followed by "of a NAME."
 
     Args:
         clip: the frozen model.
         length: L.
         depth: layers with prompts.
-        initial_words: None starts with random tokens, and no words follow them.
-        setting: what the learner calls ``depth``, for the message.
+        initial_words: None: random tokens, and no words after them.
+        setting: name of the learner's setting for ``depth``, for error messages.
     """
 
     words: Tensor
@@ -60,7 +60,7 @@ class TextPrompts(nn.Module):
             ids = tokens.ids[0, 1 : int(tokens.eot[0])].to(clip.device)
         if len(ids) > length >= 1:
             context = clip.embed(ids[:length]).detach().clone()
-        else:  # exactly L words, none, or too few, which it refuses
+        else:  # exactly L words, none, or too few, which are refused
             context = initial_context(clip, length, initial_words)
         self.clip = clip
         self.register_buffer("words", ids[length:], persistent=False)
@@ -74,7 +74,7 @@ class TextPrompts(nn.Module):
         return self.names.bind(classes, len(self.prompts[0]) + len(self.words))
 
     def encode(self, only: Tensor | None) -> Tensor:
-        """(H, d) features of the texts of the classes ``only`` (None: all)."""
+        """Return (H, d) features of the texts of the classes ``only`` (None: all)."""
         first, *deeper = self.prompts
         name, eot = self.names.select(only)
         prefix = torch.cat([self.names.start(), first, self.clip.embed(self.words)])
@@ -94,37 +94,36 @@ class VisualPrompts(nn.Module):
         self.prompts = nn.ParameterList(prompts).to(clip.device)
 
     def encode(self, batch: Batch) -> Tensor:
-        """(B, d) features of the images of the batch."""
+        """Return (B, d) features of the images of the batch."""
         return self.clip.encode_image(pixels(batch), list(self.prompts))
 
 
 class Couplings(nn.ModuleList):
-    """Projections from text to visual prompts, one for each prompted layer: a row of linear layers."""
+    """Projections from textual to visual prompts: one linear layer for each prompted layer."""
 
     def __init__(self, clip: FrozenCLIP, depth: int) -> None:
         check_depth("depth", depth, "image", clip.vision_layers)
         first, deeper = (nn.Linear(clip.text_width, clip.vision_width) for _ in range(2))
-        # Those of the deeper layers start equal, as in MaPLe's code.
+        # The projections of the deeper layers start equal, as in MaPLe's code.
         super().__init__([first, *(deepcopy(deeper) for _ in range(1, depth))])
         self.clip = clip
         self.to(clip.device)
 
     def encode(self, batch: Batch, text: TextPrompts) -> Tensor:
-        """(B, d) features of the images of the batch, with visual prompts made from those of ``text``."""
+        """Return (B, d) features of the images of the batch, with visual prompts projected from those of ``text``."""
         visual = [coupling(prompt) for coupling, prompt in zip(self, text.prompts, strict=True)]
         return self.clip.encode_image(pixels(batch), visual)
 
 
 def pixels(batch: Batch) -> Tensor:
-    """(B, 3, h, w): the images of a batch, which a learner with prompts in the image tower can not do without.
+    """Return the images (B, 3, h, w) of a batch, which prompts in the image tower need.
 
     Raises:
         ValueError: the batch holds features only.
     """
     if batch.images is None:
         raise ValueError(
-            "this learner tunes the image tower and needs the images themselves, but the batch holds features only: "
-            "give it pixels (tunes_image_tower says so)"
+            "this learner tunes the image tower (tunes_image_tower), but the batch holds features only: give it images"
         )
     return batch.images
 
@@ -132,7 +131,7 @@ def pixels(batch: Batch) -> Tensor:
 class DeepPromptLearner(AbstractLearner):
     """A learner with prompts in both towers, independent of each other, and the cross-entropy as its loss.
 
-    It does not bind any classes: a subclass does so at the end of its constructor, when all of it is there.
+    A subclass binds the classes at the end of its constructor, when all its attributes exist.
     """
 
     tunes_image_tower = True
@@ -146,17 +145,17 @@ class DeepPromptLearner(AbstractLearner):
         self.visual = visual
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the prompts at ``classes``. See ``AbstractLearner.bind``."""
+        """Bind the prompts to ``classes``. See ``AbstractLearner.bind``."""
         self.classes = self.text.bind(classes)
 
     def image_features(self, batch: Batch) -> Tensor:
-        """(B, d) features of the images, with the visual prompts."""
+        """Return (B, d) features of the images, with the visual prompts."""
         return self.visual.encode(batch)
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) features of the prompts of the classes ``only``."""
+        """Return (H, d) features of the prompts of the classes ``only``."""
         return self.text.encode(only)
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The cross-entropy."""
+        """Return the cross-entropy."""
         return {"cross_entropy": classify(output.logits, batch.labels)}

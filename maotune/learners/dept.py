@@ -13,43 +13,43 @@ from maotune.learners.transfer_head import TransferHead
 
 @dataclass(frozen=True, slots=True)
 class DecoupledOutput(Output):
-    """Features and fused scores, and what they were fused from."""
+    """Features, fused scores, and the two scores that they were fused from."""
 
     similarity: Output
-    """Of the inner learner."""
+    """Output of the inner learner."""
     head: Tensor | None
-    """(B, H) scores of the image features by the transfer head; None where the bound classes are not its own."""
+    """(B, H) scores of the image features by the transfer head; None where it does not know all bound classes."""
     rows: Tensor | None
-    """(H,) its rows for the candidates."""
+    """(H,) rows of the head for the candidates."""
 
 
 @final
 class DePT(AbstractLearner):
-    """A learner that holds a learner, and beside it a channel-adjusted transfer (CAT) head for the classes at hand.
+    """Any learner, with a channel-adjusted transfer (CAT) head for the tuned classes beside it.
 
     s' = gamma * s + beta for image and text features s, each with its own gamma and beta
-    L_CAT = cross-entropy of W s' + b, over the image features and the text features of their classes alike
+    L_CAT = cross-entropy of W s' + b, over the image features and over the text features of their classes
     L = lambda L_CAT + (1 - lambda) L_ITM, with L_ITM the cross-entropy of the inner learner
     p(c|x) = lambda p_CAT(c|x) + (1 - lambda) p_ITM(c|x) on the head's classes; on others p_ITM alone
 
-    As in the released code the two are fused as logits, the head sees features that are not normalised, and other
-    terms of the inner learner's loss are left as they are. Both cross-entropies are the stage's.
+    As in the released code, the logits of both are fused, the head takes features that are not normalised, and other
+    terms of the inner learner's loss stay as they are. Both cross-entropies are the stage's.
 
-    The head belongs to the classes that the inner learner is bound to when it is wrapped. ``bind`` to any of these, in
-    any order, selects its rows. Bound to others, even if only one is strange to the head, this is the inner learner
-    alone, in its scores and in its loss: so MAO's stage on new classes tunes the prompts and leaves the head alone.
+    The head knows the classes that the inner learner is bound to when it is wrapped. ``bind`` to any of these, in any
+    order, selects its rows. If the head does not know all bound classes, scores and loss are those of the inner learner
+    alone: so MAO's stage on new classes tunes the prompts and not the head.
 
     Official names of the parameters: ``film_lp_img`` is ``head.image``, ``film_lp_text`` is ``head.text`` (``bias`` is
     ``shift``), ``linear_probe_proj`` is ``head.linear``; the inner learner's own names begin with ``inner.``.
 
     Args:
         inner: any learner; it is held, not copied.
-        width: d; None: found by encoding one class, which can not be where the text depends on the image.
+        width: d; None: determined by encoding one class, which is impossible where the text depends on the image.
         weight: lambda, in 0..1.
-        head_lr_factor: learning rate of the head, as a multiple of that of the prompts.
+        head_lr_factor: ratio of the learning rate of the head to that of the prompts.
 
     Raises:
-        ValueError: ``weight`` outside 0..1, or ``width`` missing where it can not be found.
+        ValueError: ``weight`` outside 0..1, or ``width`` missing where it cannot be determined.
     """
 
     def __init__(
@@ -65,41 +65,41 @@ class DePT(AbstractLearner):
         self.lr_factors = {"head.": head_lr_factor, **{f"inner.{k}": v for k, v in inner.lr_factors.items()}}
         device = next((p.device for p in inner.parameters()), torch.device("cpu"))
         self.head = TransferHead(width or _width(inner, device), len(inner.classes)).to(device)
-        self.owned = {name: row for row, name in enumerate(inner.classes)}
-        self._point_head()
+        self.row_of = {name: row for row, name in enumerate(inner.classes)}
+        self._select_rows()
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Bind the inner learner, and find the head's rows of ``classes``. See ``AbstractLearner.bind``."""
+        """Bind the inner learner, and select the head's rows of ``classes``. See ``AbstractLearner.bind``."""
         self.inner.bind(classes)
-        self._point_head()
+        self._select_rows()
 
-    def _point_head(self) -> None:
+    def _select_rows(self) -> None:
         self.classes = self.inner.classes
-        known = all(name in self.owned for name in self.classes)
-        self.rows = torch.tensor([self.owned[name] for name in self.classes]) if known else None
+        known = all(name in self.row_of for name in self.classes)
+        self.rows = torch.tensor([self.row_of[name] for name in self.classes]) if known else None
 
     def image_features(self, batch: Batch) -> Tensor:
-        """(B, d) features by the inner learner."""
+        """Return (B, d) features of the inner learner."""
         return self.inner.image_features(batch)
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d), or (B, H, d), features by the inner learner."""
+        """Return (H, d) or (B, H, d) features of the inner learner."""
         return self.inner.text_features(only, image)
 
     def logits(self, image: Tensor, text: Tensor, only: Tensor | None = None) -> Tensor:
-        """(B, H) fused scores on the head's classes, else those of the inner learner."""
+        """Return (B, H) scores, fused where the head knows the classes, else of the inner learner."""
         similarity = self.inner.logits(image, text, only)
         return self._fuse(similarity, self._head_scores(image, self._rows(only, image.device)))
 
     def forward(self, batch: Batch, only: Tensor | None = None) -> DecoupledOutput:
-        """Features and fused scores of a batch over the classes ``only``, and both heads' scores."""
+        """Return features, fused scores and both heads' scores of a batch over the classes ``only``."""
         inner: Output = self.inner(batch, only)
         rows = self._rows(only, inner.image.device)
         head = self._head_scores(inner.image, rows)
         return DecoupledOutput(inner.image, inner.text, self._fuse(inner.logits, head), inner, head, rows)
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The inner learner's terms, its cross-entropy scaled by 1 - lambda, and the head's cross-entropy by lambda.
+        """Return the inner learner's terms, with its cross-entropy times 1 - lambda, and the head's times lambda.
 
         Raises:
             TypeError: ``output`` is not of this learner's own ``forward``.
@@ -116,12 +116,12 @@ class DePT(AbstractLearner):
         each = torch.arange(len(batch), device=output.text.device)
         named = output.text[batch.labels] if output.text.ndim == 2 else output.text[each, batch.labels]  # (B, d)
         on_text = self.head.scores(self.head.text(named), output.rows)
-        # The mean over 2 B rows, by halves: so it holds also for a ``classify`` with one column an image.
+        # The mean over 2 B rows, in two halves: correct also for a ``classify`` with one column per image.
         cat = (classify(on_text, batch.labels) + classify(output.head, batch.labels)) / 2
         return {**terms, "transfer_head": self.weight * cat}
 
     def _rows(self, only: Tensor | None, device: torch.device) -> Tensor | None:
-        """(H,) the head's rows for the classes ``only``; None where the bound classes are not the head's."""
+        """Return (H,) the head's rows for the classes ``only``; None where it does not know all bound classes."""
         if self.rows is None:
             return None
         rows = self.rows.to(device)
@@ -135,11 +135,11 @@ class DePT(AbstractLearner):
 
 
 def _width(inner: AbstractLearner, device: torch.device) -> int:
-    """d, found by encoding one class."""
+    """Return d, by encoding one class."""
     if inner.text_depends_on_image:
         raise ValueError(
-            "the text features of the inner learner depend on the image, so their width can not be found by encoding a "
-            "class: give DePT width=clip.joint_width"
+            "the text features of the inner learner depend on the image, so encoding a class alone does not tell "
+            "their width: give DePT width=clip.joint_width"
         )
     with torch.no_grad():
         return inner.text_features(torch.zeros(1, dtype=torch.int64, device=device)).shape[-1]

@@ -12,16 +12,16 @@ from torch import Tensor
 from maotune.clip import FrozenCLIP
 
 SHIPPED = ("icons-11",)
-"""Descriptions in the package, one JSON file each: of all classes of the shipped sets."""
+"""Shipped files of descriptions, which cover all classes of the shipped sets."""
 TEXTS_AT_ONCE = 512
-"""Descriptions encoded in one call: bounds the memory with many classes."""
+"""Descriptions encoded per call, which limits the memory."""
 
 
 def read_descriptions(source: str) -> dict[str, tuple[str, ...]]:
-    """Class -> its descriptions, from a shipped file or a JSON file ``{class: [description, ...]}``.
+    """Read descriptions per class, from a shipped file or a JSON file ``{class: [description, ...]}``.
 
     Raises:
-        ValueError: no such file, or another content; see ``checked``.
+        ValueError: there is no such file, or it has another content; see ``checked``.
     """
     shipped = resources.files("maotune") / "assets" / "descriptions" / f"{source}.json"
     try:
@@ -37,20 +37,20 @@ def read_descriptions(source: str) -> dict[str, tuple[str, ...]]:
 
 
 def checked(tree: object, where: str) -> dict[str, tuple[str, ...]]:
-    """Class -> its descriptions, with classes as ``key`` makes them. A single description may stand without a list.
+    """Return descriptions per class, by ``key`` of its name. A single description needs no list.
 
     Raises:
-        ValueError: ``tree`` is not ``{class: [description, ...]}``; the message names what was found in ``where``.
+        ValueError: ``tree`` is not ``{class: [description, ...]}``; the message names the class, and ``where``.
     """
     if not isinstance(tree, Mapping):
         raise ValueError(f"the class descriptions {where} must be an object {{class: [description, ...]}}")
-    found: dict[str, tuple[str, ...]] = {}
+    descriptions: dict[str, tuple[str, ...]] = {}
     for name, texts in tree.items():
         sentences = [texts] if isinstance(texts, str) else texts
         if not (isinstance(sentences, list | tuple) and sentences and all(_is_sentence(text) for text in sentences)):
             raise ValueError(f"the class descriptions {where} of {name!r} must be a list of at least one sentence")
-        found[key(name)] = tuple(sentences)
-    return found
+        descriptions[key(name)] = tuple(sentences)
+    return descriptions
 
 
 def _is_sentence(text: object) -> bool:
@@ -58,7 +58,7 @@ def _is_sentence(text: object) -> bool:
 
 
 def key(name: str) -> str:
-    """How a class name is looked up: underscores count as spaces, capitals do not matter."""
+    """Return the key of a class name: underscores count as spaces, and case does not matter."""
     return name.replace("_", " ").casefold()
 
 
@@ -77,16 +77,16 @@ class Descriptions:
         self._features: dict[str, Tensor] = {}
 
     def check(self, classes: Sequence[str]) -> None:
-        """See that every class has a description and that the descriptions fit into the context.
+        """Check that every class has a description and that the descriptions fit into the context.
 
         Raises:
-            ValueError: one has none (the message names the first few), or is too long (the message shows it).
+            ValueError: a class has none (the message names the first few), or one is too long (the message shows it).
         """
         missing = [name for name in classes if key(name) not in self.texts]
         if missing:
             named = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise ValueError(
-                f"the class descriptions {self.where} have none of {named}: this learner needs a sentence or more on "
+                f"the class descriptions {self.where} have none of {named}: this learner needs a sentence or more for "
                 "every class (set learner.descriptions to a JSON file {class: [description, ...]})"
             )
         if classes:
@@ -94,7 +94,7 @@ class Descriptions:
 
     @torch.no_grad()
     def features(self, classes: Sequence[str]) -> Tensor:
-        """(C, d) mean over a class's descriptions of their features, each of length 1; made once a class."""
+        """Return (C, d) normalised features, averaged over the descriptions of each class; computed once per class."""
         new = list(dict.fromkeys(key(name) for name in classes if key(name) not in self._features))
         texts = [text for name in new for text in self.texts[name]]
         encoded = [

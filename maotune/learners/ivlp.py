@@ -1,6 +1,6 @@
 """IVLP: independent deep prompts in both towers (Khattak et al., MaPLe, CVPR 2023, and PromptSRC, ICCV 2023).
 
-The baseline of both papers: MaPLe without its coupling, PromptSRC without its three regularising terms.
+A baseline of both papers: MaPLe without its coupling, PromptSRC without its three regularising terms.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from maotune.learners.deep import DeepPromptLearner, TextPrompts, VisualPrompts
 
 @final
 class IVLP(DeepPromptLearner):
-    """Learned tokens P_j beside the words and Q_j beside the patches at the input of each of the first layers j.
+    """Learned tokens P_j before the class name and Q_j after the patches, in each of the first layers j of a tower.
 
     [SOS, _, W_j] = text layer j of [SOS, P_j, W_{j-1}]           j = 1 .. ``text_depth``
     [CLS, E_j, _] = image layer j of [CLS, E_{j-1}, Q_j]          j = 1 .. ``visual_depth``
@@ -28,9 +28,9 @@ class IVLP(DeepPromptLearner):
         classes: the names to bind first.
         context_length: tokens before the class name.
         text_depth: text layers with tokens of their own; 1: at the input only.
-        initial_words: words that the tokens of the first layer start from; None: normal, standard deviation 0.02, as
-            all others. Words beyond ``context_length`` tokens stay in the text, frozen.
-        visual_length: tokens beside the patches.
+        initial_words: initial words of the tokens of the first layer; None: normal, standard deviation 0.02, as all
+            others. Words beyond ``context_length`` tokens stay in the text, frozen.
+        visual_length: tokens after the patches.
         visual_depth: image layers with tokens of their own.
     """
 

@@ -1,4 +1,4 @@
-"""KgCoOp: a learned context that stays near a hand-written one (Yao et al., CVPR 2023)."""
+"""KgCoOp: a learned context that stays close to a hand-written one (Yao et al., CVPR 2023)."""
 
 from collections.abc import Sequence
 from typing import final
@@ -14,7 +14,7 @@ from maotune.learners.base import TextPromptLearner, initial_context
 
 @final
 class KgCoOp(TextPromptLearner):
-    """CoOp's context, and a loss that holds the text features near those of a hand-written prompt.
+    """A context as in CoOp, with a loss term that keeps the text features close to those of a hand-written prompt.
 
     With w_c = g([V]_1 ... [V]_L [CLASS]_c) and w_c^clip = g("a photo of a [CLASS]_c."), both of length 1:
 
@@ -28,7 +28,7 @@ class KgCoOp(TextPromptLearner):
         classes: the names to bind first.
         context_length: L, tokens of context.
         initial_words: words to start from (their token count must be L); None: normal, standard deviation 0.02.
-        template: the hand-written prompt, ``{}`` for the name; the authors take that of the data set, such as
+        template: the hand-written prompt, ``{}`` for the name; the authors use that of the data set, such as
             "a photo of a {}, a type of flower.".
         weight: of L_kg.
     """
@@ -56,18 +56,18 @@ class KgCoOp(TextPromptLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the context at ``classes`` and encode their hand-written prompts. See ``AbstractLearner.bind``."""
+        """Bind the context to ``classes`` and encode their hand-written prompts. See ``AbstractLearner.bind``."""
         self.classes = self.names.bind(classes, len(self.context))
         self.frozen = self.clip.zeroshot_text(classes, [self.template])
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) features of the prompts of the classes ``only``."""
+        """Return (H, d) features of the prompts of the classes ``only``."""
         name, eot = self.names.select(only)
         prefix = torch.cat([self.names.start(), self.context])
         return self.clip.encode_text(prefix[None], name, eot)
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The cross-entropy, and the distance of the text features from the hand-written prompt's."""
+        """Return the cross-entropy, and the distance of the text features from the hand-written prompt's."""
         return {
             "cross_entropy": classify(output.logits, batch.labels),
             "knowledge": self.weight * (1 - F.cosine_similarity(output.text, self.frozen, dim=-1).mean()),

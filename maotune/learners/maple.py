@@ -1,4 +1,4 @@
-"""MaPLe: deep prompts in both towers, the visual ones made from the textual ones (Khattak et al., CVPR 2023)."""
+"""MaPLe: deep prompts in both towers, the visual ones projected from the textual ones (Khattak et al., CVPR 2023)."""
 
 from collections.abc import Sequence
 from typing import final
@@ -12,7 +12,7 @@ from maotune.learners.deep import Couplings, TextPrompts
 
 @final
 class MaPLe(AbstractLearner):
-    """Learned tokens P_j beside the words, and their images F_j(P_j) beside the patches, in each of the first layers j.
+    """Learned tokens P_j before the class name and projections F_j(P_j) after the patches, in the first layers j.
 
     [SOS, _, W_j] = text layer j of [SOS, P_j, W_{j-1}]           j = 1 .. J   (its section 3.2.1)
     [CLS, E_j, _] = image layer j of [CLS, E_{j-1}, F_j(P_j)]     j = 1 .. J   (its section 3.2.2)
@@ -28,8 +28,8 @@ class MaPLe(AbstractLearner):
         classes: the names to bind first.
         context_length: tokens in each prompted layer of either tower.
         depth: J, layers with tokens of their own in both towers; 1: at the input only.
-        initial_words: words that the tokens of the first layer start from; None: normal, standard deviation 0.02, as
-            all others. Words beyond ``context_length`` tokens stay in the text, frozen: "a photo" is tuned, "of a" not.
+        initial_words: initial words of the tokens of the first layer; None: normal, standard deviation 0.02, as all
+            others. Words beyond ``context_length`` tokens stay in the text, frozen: "a photo" is tuned, "of a" is not.
     """
 
     tunes_image_tower = True
@@ -52,17 +52,17 @@ class MaPLe(AbstractLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the prompts at ``classes``. See ``AbstractLearner.bind``."""
+        """Bind the prompts to ``classes``. See ``AbstractLearner.bind``."""
         self.classes = self.text.bind(classes)
 
     def image_features(self, batch: Batch) -> Tensor:
-        """(B, d) features of the images, with the visual prompts that the textual ones make."""
+        """Return (B, d) features of the images, with visual prompts projected from the textual ones."""
         return self.couplings.encode(batch, self.text)
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) features of the prompts of the classes ``only``."""
+        """Return (H, d) features of the prompts of the classes ``only``."""
         return self.text.encode(only)
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The cross-entropy."""
+        """Return the cross-entropy."""
         return {"cross_entropy": classify(output.logits, batch.labels)}

@@ -15,31 +15,31 @@ from maotune.learners.teacher import OpenRun, Teacher
 
 @final
 class PromptKD(AbstractLearner):
-    """Deep visual prompts and a projection P to the width of the teacher, whose text features serve as they are.
+    """Deep visual prompts and a projection P to the width of a teacher, which supplies scores and text features.
 
-    q_s(x) = cos(P(f_s(x)), w_t) / tau_s for the student, w_t being the teacher's text features of the classes
+    q_s(x) = cos(P(f_s(x)), w_t) / tau_s for the student, with w_t the teacher's text features of the classes
     q_t(x) = cos(f_t(x), w_t) / tau_t for the teacher
     L_kd = T^2 KL(softmax(q_t / T), softmax(q_s / T)), the mean over images and classes, times a weight
     P(f) = B relu(batchnorm(A f + a)) + b
 
-    The labels are not looked at and ``classify`` is not called: the images of any stage, its pseudo-labelled ones as
-    well, are unlabelled to this learner, and a restricted cross-entropy has nothing to act on. Its own plan is the
-    method ``distill``: the images of all classes in one stage. (``label_weight`` above 0 adds ``classify`` on the
-    student's scores.) L_kd runs over all bound classes.
+    Labels are not used and ``classify`` is not called: to this learner the images of every stage, also pseudo-labelled
+    ones, are unlabelled, and a restricted cross-entropy has no effect. Its own method is ``distill``: the images of all
+    classes in one stage. (``label_weight`` above 0 adds ``classify`` of the student's scores.) L_kd runs over all bound
+    classes.
 
-    What is tuned are the visual prompts and P; ``state_dict`` also holds the running mean and variance of its batch
-    norm, which training sets and evaluation needs. Official names: ``visual.prompts.0`` is
+    The visual prompts and P are tuned; ``state_dict`` also holds the running mean and variance of its batch norm, which
+    training sets and evaluation needs. Official names: ``visual.prompts.0`` is
     ``image_encoder.VPT``, ``visual.prompts.J`` is ``image_encoder.transformer.resblocks.J.VPT_shallow``, ``project.I``
     is ``VPT_image_trans.conv1.I`` (1 x 1 convolutions there, linear layers here).
 
     Args:
         clip: the frozen model of the student.
         classes: the names to bind first.
-        open_run: opens the folder of a run, where ``teacher`` is one.
-        teacher: the folder of a finished run (published: PromptSRC on ViT-L/14), for its tuned prompts; or what
-            ``load_clip`` takes, for that CLIP zero-shot; None: the student's own CLIP, zero-shot. Give a larger one.
+        open_run: opens the folder of a run, needed if ``teacher`` is one.
+        teacher: the folder of a finished run (published: PromptSRC on ViT-L/14), for its tuned prompts; or a source of
+            ``load_clip``, for that CLIP zero-shot; None: the student's own CLIP, zero-shot. A larger one is better.
         template: text of a zero-shot teacher, with ``{}`` for the class name.
-        visual_length: tokens beside the patches.
+        visual_length: tokens after the patches.
         depth: image layers with tokens of their own.
         temperature: T.
         weight: of L_kd. Published: 1000, and 200 on Flowers, Aircraft and DTD.
@@ -52,7 +52,7 @@ class PromptKD(AbstractLearner):
     learns_from_run = True
 
     text: Tensor
-    """(C, d) text features by the teacher, not saved."""
+    """(C, d) text features of the teacher, not saved."""
 
     def __init__(
         self,
@@ -84,23 +84,23 @@ class PromptKD(AbstractLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Take over the teacher's text features of ``classes``. See ``AbstractLearner.bind``."""
+        """Compute the teacher's text features of ``classes``. See ``AbstractLearner.bind``."""
         if not classes:
             raise ValueError("no class names were given: at least one is needed to bind a learner")
         self.text = self.teacher.bind(classes)
         self.classes = tuple(classes)
 
     def image_features(self, batch: Batch) -> Tensor:
-        """(B, d) projected features of the images, with the visual prompts; d is the teacher's width."""
+        """Return (B, d) projected features of the images, with the visual prompts; d is the teacher's width."""
         projected: Tensor = self.project(self.visual.encode(batch))
         return projected
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) features by the teacher, taken over when the classes were bound."""
+        """Return (H, d) text features of the teacher, computed when the classes were bound."""
         return self.text if only is None else self.text[only]
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The distillation loss, and the cross-entropy where labels are given a weight."""
+        """Return the distillation loss, and the cross-entropy if ``label_weight`` is above 0."""
         teacher = self.teacher.logits(pixels(batch)) / self.temperature  # (B, C)
         student = output.logits / self.temperature
         divergence = F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="sum") / student.numel()

@@ -1,4 +1,4 @@
-"""PromptSRC: deep prompts that the frozen CLIP regulates (Khattak et al., Self-regulating Prompts, ICCV 2023)."""
+"""PromptSRC: deep prompts regularised by the frozen CLIP (Khattak et al., Self-regulating Prompts, ICCV 2023)."""
 
 from collections.abc import Sequence
 from typing import final
@@ -15,7 +15,7 @@ from maotune.learners.deep import DeepPromptLearner, TextPrompts, VisualPrompts
 
 @final
 class PromptSRC(DeepPromptLearner):
-    """Independent deep prompts in both towers, kept near the frozen CLIP by three terms.
+    """Independent deep prompts in both towers, kept close to the frozen CLIP by three loss terms.
 
     With f_p, g_p the prompted image and text features and f, g the frozen ones, all of length 1 (its section 3.2.1; |.|
     is the mean over all entries, as in the code, and lambda_1 = 10, lambda_2 = 25):
@@ -25,9 +25,9 @@ class PromptSRC(DeepPromptLearner):
     L_logits = 1 / (B C) sum over images and classes of q (log q - log p)
     p = softmax of cos(f_p, g_p) / tau,   q = softmax of cos(f, g) / tau
 
-    g is the mean over 60 templates (its section 3.2.3), brought to length 1 after the mean. All terms but L_CE run over
-    all bound classes. Its third part (section 3.2.2), the Gaussian-weighted average of the prompts over the epochs, is
-    a setting of the training loop, ``train.average``.
+    g is the mean over 60 templates (its section 3.2.3), normalised after the mean. All terms but L_CE run over all
+    bound classes. Its third part (section 3.2.2), the Gaussian-weighted average of the prompts over the epochs, is a
+    setting of the training loop, ``train.average``.
 
     Official names of the parameters: ``text.prompts.0`` is ``prompt_learner.ctx``, ``text.prompts.J`` is
     ``text_encoder.transformer.resblocks.J.VPT_shallow``, ``visual.prompts.0`` is ``image_encoder.VPT`` and
@@ -38,9 +38,9 @@ class PromptSRC(DeepPromptLearner):
         classes: the names to bind first.
         context_length: tokens before the class name.
         text_depth: text layers with tokens of their own; 1: at the input only.
-        initial_words: words that the tokens of the first layer start from; None: normal, standard deviation 0.02, as
-            all others. Words beyond ``context_length`` tokens stay in the text, frozen.
-        visual_length: tokens beside the patches.
+        initial_words: initial words of the tokens of the first layer; None: normal, standard deviation 0.02, as all
+            others. Words beyond ``context_length`` tokens stay in the text, frozen.
+        visual_length: tokens after the patches.
         visual_depth: image layers with tokens of their own.
         text_weight: lambda_2.
         image_weight: lambda_1.
@@ -76,13 +76,13 @@ class PromptSRC(DeepPromptLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the prompts at ``classes``. See ``AbstractLearner.bind``."""
+        """Bind the prompts to ``classes``. See ``AbstractLearner.bind``."""
         super().bind(classes)
-        # Only the loss looks at it, and 60 texts a class are many: who binds to predict never pays for them.
+        # Only the loss uses it: 60 texts per class need not be encoded to predict.
         self._teacher_text: Tensor | None = None
 
     def teacher_text(self) -> Tensor:
-        """(C, d) mean of the frozen text features over the templates, not normalised; computed once a class list.
+        """Return (C, d) frozen text features, averaged over the templates, not normalised; computed once per ``bind``.
 
         Raises:
             ValueError: a name does not fit into a template.
@@ -92,7 +92,7 @@ class PromptSRC(DeepPromptLearner):
         return self._teacher_text
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The cross-entropy and the three terms, weighted. Frozen image features are the batch's where it has them."""
+        """Return the cross-entropy and the three weighted terms."""
         frozen_image, frozen_text = frozen_image_features(self.clip, batch), self.teacher_text()
         frozen_logits = cosine_logits(frozen_image, frozen_text, self.logit_scale)
         divergence = F.kl_div(
@@ -107,5 +107,5 @@ class PromptSRC(DeepPromptLearner):
 
 
 def _distance(features: Tensor, frozen: Tensor) -> Tensor:
-    """Mean absolute difference of two sets of features (N, d), brought to length 1."""
+    """Return the mean absolute difference of two sets of features (N, d), normalised first."""
     return F.l1_loss(F.normalize(features, dim=-1), F.normalize(frozen, dim=-1))

@@ -1,4 +1,4 @@
-"""TCP: class-aware prompts made from what CLIP knows of a class (Yao et al., CVPR 2024)."""
+"""TCP: class-aware prompts from the frozen text features of the class (Yao et al., CVPR 2024)."""
 
 from collections.abc import Sequence
 from typing import final
@@ -14,9 +14,9 @@ from maotune.learners.base import TextPromptLearner, initial_context
 
 @final
 class TCP(TextPromptLearner):
-    """A shared context, replaced halfway through the text tower by one that is made for the class.
+    """A shared context, replaced in the text tower by tokens that a small network makes for each class.
 
-    With w_c^clip = g("a photo of a [CLASS]_c."), of length 1:
+    With w_c^clip = g("a photo of a [CLASS]_c."), normalised:
 
     T_c = up(quick_gelu(down(w_c^clip))), L tokens: the textual knowledge embedding     (its section 3.2)
     F_l = text layer l of F_(l-1), from F_0 = [SOS] [V]_1 ... [V]_L [CLASS]_c; before layer ``layer``, T_c takes the
@@ -29,14 +29,14 @@ class TCP(TextPromptLearner):
     Args:
         clip: the frozen model.
         classes: the names to bind first.
-        context_length: L, tokens of context, and of T_c.
+        context_length: L, tokens of the context and of T_c.
         initial_words: words to start from (their token count must be L); None: normal, standard deviation 0.02, as in
             the authors' runs.
-        template: the hand-written prompt, ``{}`` for the name; the authors take that of the data set.
-        words: what follows the context in the tuned prompt, ``{}`` for the name; the authors take the end of the data
+        template: the hand-written prompt, ``{}`` for the name; the authors use that of the data set.
+        words: the text after the context in the tuned prompt, ``{}`` for the name; the authors use the end of the data
             set's prompt, such as "{}, a type of flower.".
-        layer: the text layer, from 0, before which T_c is put in; default: two thirds of the way, 8 of 12 layers.
-        reduction: how many times narrower than the text features the hidden layer is.
+        layer: the text layer, from 0, before which T_c is inserted; default: after two thirds, 8 of 12 layers.
+        reduction: ratio of the width of the text features to that of the hidden layer.
         weight: of the last term.
     """
 
@@ -63,7 +63,7 @@ class TCP(TextPromptLearner):
         if not 1 <= self.layer < clip.text_layers:
             raise ValueError(
                 f"layer is {self.layer}, but the text tower of this CLIP has {clip.text_layers} layers: the prompts of "
-                f"the classes can be put in before layer 1 to {clip.text_layers - 1}, counted from 0"
+                f"the classes can be inserted before layer 1 to {clip.text_layers - 1}, counted from 0"
             )
         if not 1 <= reduction <= clip.joint_width:
             raise ValueError(
@@ -81,12 +81,12 @@ class TCP(TextPromptLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Point the prompts at ``classes`` and encode what CLIP knows of these. See ``AbstractLearner.bind``."""
+        """Bind the prompts to ``classes`` and compute their frozen text features. See ``AbstractLearner.bind``."""
         self.classes = self.names.bind(classes, len(self.context), self.words)
         self.frozen = self.clip.zeroshot_text(classes, [self.template])
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d) features of the prompts of the classes ``only``."""
+        """Return (H, d) features of the prompts of the classes ``only``."""
         hidden = self.down(self.frozen if only is None else self.frozen[only])
         own = self.up(hidden * torch.sigmoid(1.702 * hidden)).unflatten(-1, self.context.shape)  # (H, L, W)
         name, eot = self.names.select(only)
@@ -94,7 +94,7 @@ class TCP(TextPromptLearner):
         return self.clip.encode_text(prefix[None], name, eot, {self.layer: own})
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """The cross-entropy, and the distance of the text features from the hand-written prompt's."""
+        """Return the cross-entropy, and the distance of the text features from the hand-written prompt's."""
         return {
             "cross_entropy": classify(output.logits, batch.labels),
             "knowledge": self.weight * (1 - F.cosine_similarity(output.text, self.frozen, dim=-1).mean()),

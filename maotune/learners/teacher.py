@@ -1,4 +1,4 @@
-"""A frozen teacher on a CLIP of its own, of which a student sees text features and scores."""
+"""A frozen teacher with its own CLIP, whose text features and scores a student learns from."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from maotune.clip import FrozenCLIP, Preprocess, load_clip
 from maotune.contract import AbstractLearner, Batch, cosine_logits
 
 OpenRun = Callable[[str], tuple[FrozenCLIP, AbstractLearner]]
-"""Folder of a finished run -> its CLIP, and its learner with the tuned prompts."""
+"""Opens the folder of a finished run: returns its CLIP, and its learner with the tuned prompts."""
 
 
 class Teacher:
-    """Zero-shot CLIP, or a tuned learner. Not a module: nothing of it is tuned or saved with a student.
+    """Zero-shot CLIP or a tuned learner. It is no module: nothing of it is tuned or saved with a student.
 
     Args:
         student: the CLIP of the student, for which images are prepared.
-        source: what ``load_clip`` takes, for a zero-shot teacher; the folder of a run, for a tuned one; None: the
+        source: a source of ``load_clip``, for a zero-shot teacher; the folder of a run, for a tuned one; None: the
             student's own CLIP, zero-shot.
         template: the text of a zero-shot teacher, with ``{}`` for the class name.
         open_run: opens the folder of a run.
@@ -37,29 +37,29 @@ class Teacher:
             self.clip = load_clip(source, device=str(student.device))
             return
         if open_run is None:
-            raise ValueError(f"teacher {source!r} is the folder of a run, but no open_run was given, which opens such")
+            raise ValueError(f"teacher {source!r} is the folder of a run, which needs open_run to open it: give one")
         self.clip, learner = open_run(source)
         if learner.text_depends_on_image:
             raise ValueError(
                 f"teacher {source!r} is a {type(learner).__name__}, whose text features depend on the image: a student "
-                "takes them over once and for all, so give it a teacher of another learner"
+                "needs fixed ones, so choose a run of another learner"
             )
         self.learner = learner.eval().requires_grad_(False)
 
     @property
     @torch.no_grad()
     def width(self) -> int:
-        """The width d of its features."""
+        """Width d of the teacher's features."""
         if self.learner is None:
             return self.clip.joint_width
         return self.learner.text_features(torch.zeros(1, dtype=torch.int64, device=self.clip.device)).shape[-1]
 
     @torch.no_grad()
     def bind(self, classes: Sequence[str]) -> Tensor:
-        """(C, d) text features of ``classes``, d being the width of the teacher.
+        """Return (C, d) text features of ``classes``, where d is the width of the teacher.
 
         Raises:
-            ValueError: the teacher can not be bound to them.
+            ValueError: the teacher cannot be bound to them.
         """
         if self.learner is None:
             self.text = self.clip.zeroshot_text(classes, (self.template,))
@@ -70,29 +70,29 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, C) scores of images (B, 3, h, w) that were prepared for the student."""
-        seen = prepared_for(images, self.preprocess, self.clip.preprocess)
+        """Return (B, C) scores of images (B, 3, h, w) that were prepared for the student."""
+        prepared = prepared_for(images, self.preprocess, self.clip.preprocess)
         if self.learner is None:
-            return cosine_logits(self.clip.encode_image(seen), self.text, self.clip.logit_scale)
-        labels = torch.zeros(len(seen), dtype=torch.int64, device=seen.device)  # not looked at
-        return self.learner.logits(self.learner.image_features(Batch(labels, images=seen)), self.text)
+            return cosine_logits(self.clip.encode_image(prepared), self.text, self.clip.logit_scale)
+        labels = torch.zeros(len(prepared), dtype=torch.int64, device=prepared.device)  # not used
+        return self.learner.logits(self.learner.image_features(Batch(labels, images=prepared)), self.text)
 
 
-def prepared_for(images: Tensor, given: Preprocess, wanted: Preprocess) -> Tensor:
-    """Pixels (B, 3, h, w) that were sized and normalised as ``given`` says, brought to what ``wanted`` says."""
-    if (given.size, given.mean, given.std) == (wanted.size, wanted.mean, wanted.std):
+def prepared_for(images: Tensor, source: Preprocess, target: Preprocess) -> Tensor:
+    """Resize and normalise images (B, 3, h, w) as ``target`` says that were preprocessed as ``source`` says."""
+    if (source.size, source.mean, source.std) == (target.size, target.mean, target.std):
         return images
 
     def channels(values: tuple[float, float, float]) -> Tensor:
         return torch.tensor(values, device=images.device).view(3, 1, 1)
 
-    pixels = images * channels(given.std) + channels(given.mean)
-    if given.size != wanted.size:
-        size = (wanted.size, wanted.size)
+    pixels = images * channels(source.std) + channels(source.mean)
+    if source.size != target.size:
+        size = (target.size, target.size)
         pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-    return (pixels - channels(wanted.mean)) / channels(wanted.std)
+    return (pixels - channels(target.mean)) / channels(target.std)
 
 
 def _is_run(path: Path) -> bool:
-    """A folder, and not one that transformers wrote."""
+    """Tell the folder of a run from that of a transformers model."""
     return path.is_dir() and not (path / "config.json").exists()

@@ -1,4 +1,4 @@
-"""A second classifier beside the cosine similarities: the channel-adjusted transfer head of DePT."""
+"""The channel-adjusted transfer head of DePT: a second classifier beside the cosine similarities."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ChannelAdjustment(nn.Module):
-    """scale * x + shift, channel by channel."""
+    """scale * x + shift, per channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -14,12 +14,12 @@ class ChannelAdjustment(nn.Module):
         self.shift = nn.Parameter(torch.zeros(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., d) -> (..., d)"""
+        """Map features (..., d) to features (..., d)."""
         return self.scale * features + self.shift
 
 
 class TransferHead(nn.Module):
-    """A linear classifier of image and text features (d wide), each adjusted channel by channel first."""
+    """A linear classifier of image and text features of width d, each adjusted per channel first."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -27,5 +27,5 @@ class TransferHead(nn.Module):
         self.linear = nn.Linear(width, classes)
 
     def scores(self, adjusted: Tensor, rows: Tensor) -> Tensor:
-        """(B, H) scores of adjusted features (B, d) for the classes in ``rows`` (H,)."""
+        """Return (B, H) scores of adjusted features (B, d) for the classes in ``rows`` (H,)."""
         return F.linear(adjusted, self.linear.weight[rows], self.linear.bias[rows])

@@ -11,12 +11,12 @@ from maotune.learners.base import TextPromptLearner
 
 @final
 class ZeroShot(TextPromptLearner):
-    """Text features of ``a photo of a CLASS.``; of several templates, the mean of their normalised features.
+    """Frozen text features of ``a photo of a CLASS.``, or normalised ones averaged over several templates.
 
     Args:
         clip: the frozen model.
         classes: the names to bind first.
-        templates: texts in which ``{}`` stands for the class name.
+        templates: texts with ``{}`` for the class name.
     """
 
     def __init__(
@@ -27,10 +27,10 @@ class ZeroShot(TextPromptLearner):
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
-        """Encode the templates of all classes, once."""
+        """Compute the text features of ``classes``."""
         self.text = self.clip.zeroshot_text(classes, self.templates)
         self.classes = tuple(classes)
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
-        """(H, d), computed when the classes were bound."""
+        """Return (H, d) text features, computed when the classes were bound."""
         return self.text if only is None else self.text[only]
