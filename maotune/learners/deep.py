@@ -123,7 +123,8 @@ def pixels(batch: Batch) -> Tensor:
     """
     if batch.images is None:
         raise ValueError(
-            "this learner tunes the image tower (tunes_image_tower), but the batch holds features only: give it images"
+            "this learner tunes the image tower (tunes_image_tower) and needs the images themselves, but the batch "
+            "holds features only"
         )
     return batch.images
 

@@ -12,7 +12,7 @@ from maotune.learners.deep import DeepPromptLearner, TextPrompts, VisualPrompts
 
 @final
 class IVLP(DeepPromptLearner):
-    """Learned tokens P_j before the class name and Q_j after the patches, in each of the first layers j of a tower.
+    """Learned tokens P_j before the class name and Q_j after the patches, in the first layers j of the towers.
 
     [SOS, _, W_j] = text layer j of [SOS, P_j, W_{j-1}]           j = 1 .. ``text_depth``
     [CLS, E_j, _] = image layer j of [CLS, E_{j-1}, Q_j]          j = 1 .. ``visual_depth``
