@@ -96,8 +96,9 @@ def public_names() -> dict[str, set[str]]:
     names: dict[str, set[str]] = {}
     for module, path in FILES.items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            named = isinstance(node, ast.FunctionDef | ast.ClassDef) and room_of(module) != "cli"
-            if named and not node.name.startswith("_"):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or room_of(module) == "cli":
+                continue
+            if not node.name.startswith("_"):
                 names.setdefault(node.name, set()).add(module)
     return names
 

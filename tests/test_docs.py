@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from maotune.cli import app
+from maotune.cli.common import app
 from maotune.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent

@@ -172,7 +172,7 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(tmp_path: Path, environme
 def test_two_drivers_share_a_sweep(tmp_path: Path, environment: dict[str, str]) -> None:
     folder = tmp_path / "sweep"
     command = ("run", "base-to-new", "--data", "icons-weather", "--learners", "coop", "--methods", "plain,mao")
-    command = (*command, "--seeds", "1,2", "--shots", "1", "--epochs", "6", "data.views=1", "--jobs", "1")
+    command = (*command, "--seeds", "1,2", "--shots", "1", "--epochs", "6", "data.views=1", "--jobs", "1")  # type: ignore[assignment]
     outputs = [tmp_path / "first.txt", tmp_path / "second.txt"]
     with (
         processes.maotune(*command, "--folder", folder, output=outputs[0], environment=environment) as first,

@@ -87,7 +87,7 @@ def archive(weights: dict[str, Tensor], path: Path) -> None:
                 module.add_module(owner, nn.Module())
             module = getattr(module, owner)
         module.register_parameter(name, nn.Parameter(value, requires_grad=False))
-    for name, value in (("input_resolution", 32), ("context_length", 20), ("vocab_size", 49408)):
+    for name, value in (("input_resolution", 32), ("context_length", 20), ("vocab_size", 49408)):  # type: ignore[assignment]
         top.register_buffer(name, torch.tensor(value))
     torch.jit.script(top).save(str(path))
 

@@ -21,7 +21,7 @@ def embedded(classes: int, seed: int) -> torch.Tensor:
 
 def sampler(classes=40, per_class=5, b=4, k=8, fill=True, seed=1, views=3, **more) -> HardNegativeSampler:
     labels = torch.arange(classes).repeat_interleave(per_class)
-    table = nearest_classes(*[embedded(classes, 0)] * 2, table_width(classes, b, k, fill))
+    table = nearest_classes(*[embedded(classes, 0)] * 2, table_width(classes, b, k, fill))  # type: ignore[call-arg]
     return HardNegativeSampler(labels, table, b=b, k=k, views=views, seed=seed, fill=fill, **more)
 
 
@@ -58,7 +58,7 @@ def test_laws_of_a_batch(classes, per_class, b, k, fill, seed, epoch):
 @given(seed=st.integers(0, 99), k=st.integers(1, 9))
 def test_a_filled_batch_takes_the_nearest_of_all_queries_before_their_next_nearest(seed, k):
     drawn = sampler(per_class=1, k=k, seed=seed)  # so that all queries of a batch are of different classes
-    order = nearest_classes(*[embedded(40, 0)] * 2, 40).tolist()
+    order = nearest_classes(*[embedded(40, 0)] * 2, 40).tolist()  # type: ignore[call-arg]
     for batch in drawn.epoch(0):
         held = drawn.labels[[image for image, _ in batch]].tolist()
         rank = {c: min(order[query].index(c) for query in held[:4]) for c in range(40)}
@@ -85,7 +85,7 @@ def test_images_of_other_classes_are_drawn_evenly_from_all_their_images_and_view
 
 def test_queries_may_be_few_of_many_images_and_classes_without_an_image_are_passed_over():
     labels = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 1, 1])  # classes 8 to 19 have none
-    table = nearest_classes(*[embedded(20, 0)] * 2, 20)
+    table = nearest_classes(*[embedded(20, 0)] * 2, 20)  # type: ignore[call-arg]
     drawn = HardNegativeSampler(labels, table, b=2, k=4, views=1, seed=0, queries=[0, 1, 2, 3])
     batches = [batch for epoch in range(50) for batch in drawn.epoch(epoch)]
     assert {image for batch in batches for image, _ in batch[:2]} == {0, 1, 2, 3}

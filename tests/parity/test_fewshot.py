@@ -86,7 +86,7 @@ def test_a_run_tunes_on_the_draw_of_coop(with_splits: Path, name: str) -> None:
     assert listed(splits.shots, folder) == golden["runs"]["shots4_seed1_base"]["train"]
     assert splits.unlabelled is not None
     drawn = [image for image, _ in listed(splits.unlabelled.samples, folder)]
-    assert sorted(drawn) == sorted(image for image, _ in golden["runs"]["shots4_seed1_new"]["train"])
+    assert sorted(drawn) == sorted(image for image, _ in golden["runs"]["shots4_seed1_new"]["train"])  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

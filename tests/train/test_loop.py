@@ -49,7 +49,7 @@ def test_soft_labels_are_refused_where_they_would_name_the_classes_to_encode():
         yield Batch(labels=torch.full((2, len(CLASSES)), 1 / len(CLASSES)), features=torch.randn(2, 8))
 
     batches = ToyBatches(updates=1)
-    batches.epoch = soft
+    batches.epoch = soft  # type: ignore[method-assign]
     fit(Toy(), [stage(batches)], FitSettings())
     with pytest.raises(ValueError, match=r"stage 'only' encodes the classes of each batch alone.*\(B,\) int64"):
         fit(Toy(), [stage(batches, batch_candidates=True)], FitSettings())

@@ -11,7 +11,7 @@ from tests.train.toy import Toy
 def test_prompts_come_back_with_their_metadata_in_a_few_kilobytes(tmp_path):
     learner, other = Toy(), Toy()
     with torch.no_grad():
-        learner.context += 1
+        learner.context += 1  # type: ignore[misc]
     save_prompts(tmp_path / "a" / "prompts.safetensors", learner.state_dict(), {"classes": ["été", "b"], "lr": 0.002})
     tensors, metadata = load_prompts(tmp_path / "a" / "prompts.safetensors")
     restore_prompts(other, tensors)

@@ -118,7 +118,7 @@ def emoji_plan(work: Path, library: Library, rule: rules.EmojiRule) -> Plan:
         }
         complete = all(caption in icons[style] for style in ("noto", "openmoji", "fluent-emoji", "twemoji"))
         if complete and known.get(caption, 0) >= rule.known and not any(word in f"{caption} " for word in rule.without):
-            plan[caption] = pictures
+            plan[caption] = pictures  # type: ignore[assignment]
     return plan
 
 
