@@ -1,4 +1,4 @@
-"""How files are written: atomic writes, locks and checksums."""
+"""Files: atomic writes, locks and checksums."""
 
 import contextlib
 import hashlib

@@ -11,7 +11,7 @@ from maotune.data.draw import PoolMode, UnlabelledPool
 from maotune.data.sets.dataset import Dataset, Sample
 
 Split = Literal["test", "val", "held-out"]
-"""What can be scored. ``held-out``: the training images that are not tuned on, drawn like the shots."""
+"""The split that is scored. ``held-out``: the training images that are not tuned on, drawn like the shots."""
 
 Accuracies = Mapping[str, Mapping[str, float]]
 """Accuracy by prompts (the stages in order, then ``zeroshot``, which is always there and always last), then by test."""
@@ -68,14 +68,14 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawSettings:
-    """What a protocol needs to know to draw the images of a run."""
+    """Settings that a protocol draws the images of a run by."""
 
     shots: int
     """Labelled images per class."""
     seed: int
     """Seed of the draws."""
     split: Split = "test"
-    """What is scored."""
+    """The split that is scored."""
     pool: PoolMode = "balanced"
     """How unlabelled images are drawn, where the protocol draws them."""
     pool_shots: int | None = None

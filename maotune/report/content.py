@@ -87,7 +87,7 @@ class Panel:
     """One drawing."""
 
     label: str
-    """What it shows, for people who do not see it."""
+    """Description for people who do not see it."""
     svg: Callable[[], str]
     """Draws it as an ``<svg>`` element; called only for a page."""
 
@@ -149,7 +149,7 @@ class Report:
     evidence: tuple[str, ...] = ()
     """A sentence per learner with the figures behind the answer."""
     warnings: tuple[str, ...] = ()
-    """What is missing or failed."""
+    """Sentences on what is missing or failed."""
     sections: tuple[Section, ...] = field(default=())
 
     @property

@@ -222,7 +222,7 @@ class ExperimentRuns:
     missing: Sequence[Trial] = ()
     """Neither finished nor failed."""
     failed: Sequence[tuple[Trial, str]] = ()
-    """With the last line of the error."""
+    """Trial and the last line of its error."""
 
     @functools.cached_property
     def scores(self) -> Scores:

@@ -18,11 +18,11 @@ class PublishedNumber:
     table: str
     """``1`` to ``8`` of the MAO paper, ``B`` (settings, its section 4.1 and Appendix B), ``text``, or ``reference``."""
     dataset: str
-    """As in ``named_sets()``; ``mean`` is the average of a table; empty where it is of none in particular."""
+    """Name of the data set, as in ``named_sets()``; ``mean`` for an average; empty where there is none in particular."""
     learner: str
-    """As ``Recipe.title``; empty for zero-shot CLIP and where it is of none in particular."""
+    """Name of the learner, as ``Recipe.title``; empty for zero-shot CLIP and where there is none in particular."""
     method: str
-    """As in ``mao.plan.METHODS``."""
+    """Name of the method, as in ``mao.methods.METHODS``."""
     variant: str
     """Changed settings of the method; mostly empty."""
     measure: str

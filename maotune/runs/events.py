@@ -1,4 +1,4 @@
-"""What a run reports to a callback while it goes on."""
+"""Events that a run reports to its callback."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is about to do, reported before it begins."""
+    """Plan of a run, reported before it begins."""
 
     stages: Sequence[Stage]
     shots: int

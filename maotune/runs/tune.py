@@ -43,7 +43,7 @@ class Outcome:
     """All that a run produces."""
 
     recipe: Recipe
-    """As it was run, with the data set's own texts in it."""
+    """The recipe with the data set's own texts filled in."""
     result: Result
     prompts: Mapping[str, StagePrompts]
     """By stage; for zero-shot CLIP, which has none, without tensors under its name."""

@@ -13,7 +13,7 @@ from maotune.files import is_locked
 from maotune.mao.methods import ZEROSHOT
 from maotune.recipe import Recipe
 from maotune.runs.result import Result
-from maotune.sweep.manifest import Sweep, Trial
+from maotune.sweep.manifest import Trial
 from maotune.sweep.trial import LOCK, PROGRESS, failure_reason
 from maotune.train.session import CheckpointError
 
@@ -139,13 +139,3 @@ def estimate_seconds_left(states: Sequence[TrialState], jobs: int | None = None)
     at_a_time = jobs or max(1, sum(one.state == "running" for one in states))
     total = sum(known) * len(open_ones) / len(known)
     return max(total / at_a_time, *known)
-
-
-def read_status(folder: Path) -> tuple[Sweep, list[TrialState]]:
-    """Read the sweep in ``folder`` and the states of its trials.
-
-    Raises:
-        CheckpointError: no sweep.
-    """
-    sweep = Sweep.read(folder)
-    return sweep, StatusReader(sweep.trials).read()

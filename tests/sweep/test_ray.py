@@ -111,7 +111,7 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, output: Path, environment: d
     finally:
         shutil.rmtree(short, ignore_errors=True)
     said = output.read_text()
-    assert "it is begun again" in said
+    assert "; restarting" in said
     trials = Sweep.read(sweep).trials
     assert len(trials) == 4
     assert all(trial.result() is not None for trial in trials)
