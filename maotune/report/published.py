@@ -18,7 +18,7 @@ class PublishedNumber:
     table: str
     """``1`` to ``8`` of the MAO paper, ``B`` (settings, its section 4.1 and Appendix B), ``text``, or ``reference``."""
     dataset: str
-    """Name of the data set, as in ``named_sets()``; ``mean`` for an average; empty where there is none in particular."""
+    """Name of the data set (``named_sets()``); ``mean`` for an average; empty where there is none in particular."""
     learner: str
     """Name of the learner, as ``Recipe.title``; empty for zero-shot CLIP and where there is none in particular."""
     method: str
