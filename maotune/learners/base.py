@@ -93,6 +93,20 @@ def frozen_image_features(clip: FrozenCLIP, batch: Batch) -> Tensor:
         return clip.encode_image(batch.images)
 
 
+def hard_labels(batch: Batch, learner: str) -> Tensor:
+    """Return the labels (B,) int64 of a batch, for a loss that needs one class per image.
+
+    Raises:
+        ValueError: the labels are soft; the message names the learner.
+    """
+    if batch.labels.is_floating_point():
+        raise ValueError(
+            f"the loss of {learner} needs one class per image, (B,) int64 labels, but the batch has soft labels: "
+            "choose another learner, or the most probable class of each image"
+        )
+    return batch.labels
+
+
 def initial_context(clip: FrozenCLIP, length: int, words: str | None, shape: tuple[int, ...] = ()) -> Tensor:
     """Return (*shape, L, W) contexts: embeddings of ``words`` ("a photo of a"), or normal, standard deviation 0.02.
 

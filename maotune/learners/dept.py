@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maotune.contract import AbstractLearner, Batch, Classify, Output
+from maotune.learners.base import hard_labels
 from maotune.learners.transfer_head import TransferHead
 
 
@@ -103,6 +104,7 @@ class DePT(AbstractLearner):
 
         Raises:
             TypeError: ``output`` is not of this learner's own ``forward``.
+            ValueError: the labels are soft.
         """
         if not isinstance(output, DecoupledOutput):
             raise TypeError("DePT's losses need the output of its own forward, which holds the scores of both heads")
@@ -113,11 +115,11 @@ class DePT(AbstractLearner):
             return (1 - self.weight) * classify(logits, labels)
 
         terms = self.inner.losses(output.similarity, batch, itm)
-        each = torch.arange(len(batch), device=output.text.device)
-        named = output.text[batch.labels] if output.text.ndim == 2 else output.text[each, batch.labels]  # (B, d)
+        labels, images = hard_labels(batch, "DePT"), torch.arange(len(batch), device=output.text.device)
+        named = output.text[labels] if output.text.ndim == 2 else output.text[images, labels]  # (B, d)
         on_text = self.head.scores(self.head.text(named), output.rows)
         # The mean over 2 B rows, in two halves: correct also for a ``classify`` with one column per image.
-        cat = (classify(on_text, batch.labels) + classify(output.head, batch.labels)) / 2
+        cat = (classify(on_text, labels) + classify(output.head, labels)) / 2
         return {**terms, "transfer_head": self.weight * cat}
 
     def _rows(self, only: Tensor | None, device: torch.device) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import Batch, Classify, Output
-from maotune.learners.base import TextPromptLearner, initial_context, insert
+from maotune.learners.base import TextPromptLearner, hard_labels, initial_context, insert
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,15 @@ class ProDA(TextPromptLearner):
         return Distribution(image, text, self.logits(image, text, only), prompts)
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
-        """Return the cross-entropy with the variance as a margin, and the similarity of the contexts."""
+        """Return the cross-entropy with the variance as a margin, and the similarity of the contexts.
+
+        Raises:
+            TypeError: ``output`` is not of this learner's own ``forward``.
+            ValueError: the labels are soft.
+        """
         if not isinstance(output, Distribution):
             raise TypeError("ProDA's losses need the output of its own forward, which holds the prompts")
-        margin = 0.5 * self.logit_scale**2 * variance(output.image, output.prompts, batch.labels)
+        margin = 0.5 * self.logit_scale**2 * variance(output.image, output.prompts, hard_labels(batch, "ProDA"))
         return {
             "cross_entropy": classify(output.logits + margin, batch.labels),
             "orthogonality": self.weight * self._similarity(),
