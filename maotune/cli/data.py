@@ -22,17 +22,17 @@ def show(
     from maotune.data.export import describe
     from maotune.data.sets.catalog import load_dataset
 
-    found = describe(load_dataset(source, root))
+    results = describe(load_dataset(source, root))
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(results))
         return
-    table = Table(title=f"{found.name}: {len(found.classes)} classes", title_justify="left")
+    table = Table(title=f"{results.name}: {len(results.classes)} classes", title_justify="left")
     for column in ("split", "images", "fewest a class", "most a class"):
         table.add_column(column, justify="left" if column == "split" else "right")
-    for split, size in found.splits.items():
+    for split, size in results.splits.items():
         table.add_row(split, str(size.images), str(size.smallest), str(size.largest))
     out.print(table)
-    out.print(", ".join(found.classes), markup=False, highlight=False)
+    out.print(", ".join(results.classes), markup=False, highlight=False)
 
 
 @data_app.command()
@@ -61,15 +61,19 @@ def check(
     with progress() as listen:
         from maotune.runs.events import Progress
 
-        found = scan_images(
-            [sample for one in datasets for sample in (*one.train, *one.val, *one.test, *one.unlabelled)],
+        results = scan_images(
+            [
+                sample
+                for dataset in datasets
+                for sample in (*dataset.train, *dataset.val, *dataset.test, *dataset.unlabelled)
+            ],
             progress=lambda done, total: listen(Progress("images", done, total)),
         )
     if as_json:
-        print_json({"readable": len(found.kept), "skipped": [image._asdict() for image in found.skipped]})
+        print_json({"readable": len(results.kept), "skipped": [image._asdict() for image in results.skipped]})
     else:
-        out.print(found.summary(most=100), markup=False, highlight=False)
-    if strict and found.skipped:
+        out.print(results.summary(most=100), markup=False, highlight=False)
+    if strict and results.skipped:
         raise typer.Exit(1)
 
 
@@ -83,27 +87,33 @@ def _overview(root: Path | None, strict: bool, as_json: bool) -> None:
     from maotune.data.sets.check import check as check_set
     from maotune.data.sets.named import named_sets
 
-    found = [check_set(name, root) for name in named_sets()]
+    results = [check_set(name, root) for name in named_sets()]
     if as_json:
         counts = [
-            {what: one and one._asdict() for what, one in (("expected", of.expected), ("found", of.found))}
-            for of in found
+            {
+                what: dataset and dataset._asdict()
+                for what, dataset in (("expected", each.expected), ("found", each.found))
+            }
+            for each in results
         ]
-        rows = [{**asdict(of), **counted, "advice": of.advice(root)} for of, counted in zip(found, counts, strict=True)]
+        rows = [
+            {**asdict(each), **counted, "advice": each.advice(root)}
+            for each, counted in zip(results, counts, strict=True)
+        ]
         print_json({"root": str(root), "sets": rows})
     else:
         table = Table(title=f"public data sets in {root}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
         for column in ("data set", "state", "classes", "train", "val", "test"):
             table.add_column(column, justify="left" if column in ("data set", "state") else "right")
-        for of in found:
-            table.add_row(of.name, of.state, *(f"{count:,}" for count in of.found or ()))
+        for each in results:
+            table.add_row(each.name, each.state, *(f"{count:,}" for count in each.found or ()))
         out.print(table)
-        for of in found:
-            if advice := of.advice(root):
+        for each in results:
+            if advice := each.advice(root):
                 out.print(
-                    "\n  ".join([f"{of.name}: {of.state}", *advice]), markup=False, highlight=False, soft_wrap=True
+                    "\n  ".join([f"{each.name}: {each.state}", *advice]), markup=False, highlight=False, soft_wrap=True
                 )
-    if strict and any(of.state != "complete" for of in found):
+    if strict and any(each.state != "complete" for each in results):
         raise typer.Exit(1)
 
 
@@ -127,28 +137,28 @@ def prepare(
     from maotune.data.sets.prepare import prepare as make
     from maotune.recipe.schema import choose
 
-    done = []
+    prepared = []
     for name in [choose("data set", name, named_sets()) for name in names or named_sets()]:
         with progress() as listen:
             from maotune.runs.events import Progress
 
-            done.append(make(name, root, archives, lambda at, total: listen(Progress("unpacking", at, total))))
+            prepared.append(make(name, root, archives, lambda at, total: listen(Progress("unpacking", at, total))))
     if as_json:
-        print_json({"root": str(root), "sets": [asdict(of) for of in done]})
+        print_json({"root": str(root), "sets": [asdict(each) for each in prepared]})
     else:
-        for of in done:
-            if not names and not of.made:
+        for each in prepared:
+            if not names and not each.made:
                 continue
-            said = [f"new in {of.folder}: {', '.join(of.made)}"] if of.made else []
-            said += [f"there already: {', '.join(of.present)}"] if of.present else []
-            said += map(str, of.missing)
-            if of.missing:
-                original = named_sets()[of.name]
-                said.append(f"get this from {original.page}" + (f"; {original.note}" if original.note else ""))
-            out.print("\n  ".join([f"{of.name}:", *said]), markup=False, highlight=False, soft_wrap=True)
-        if not names and not any(of.made for of in done):
+            lines = [f"new in {each.folder}: {', '.join(each.made)}"] if each.made else []
+            lines += [f"there already: {', '.join(each.present)}"] if each.present else []
+            lines += map(str, each.missing)
+            if each.missing:
+                original = named_sets()[each.name]
+                lines.append(f"get this from {original.page}" + (f"; {original.note}" if original.note else ""))
+            out.print("\n  ".join([f"{each.name}:", *lines]), markup=False, highlight=False, soft_wrap=True)
+        if not names and not any(each.made for each in prepared):
             out.print("nothing to do: `maotune data check --root FOLDER` says what is missing", highlight=False)
-    if names and any(of.missing for of in done):
+    if names and any(each.missing for each in prepared):
         raise typer.Exit(1)
 
 

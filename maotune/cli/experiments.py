@@ -88,44 +88,46 @@ def run(
 
     chosen = EXPERIMENTS[choose("experiment", experiment, EXPERIMENTS)]
     choose("engine", engine, ENGINES)
-    of_suite = find_suite(suite)
-    sources = _names(data) if data else list(chosen.sets(suite, of_suite.sets))
+    chosen_suite = find_suite(suite)
+    sources = _names(data) if data else list(chosen.sets(suite, chosen_suite.sets))
     _check_sources(sources, root)
     options: dict[str, Any] = {"data.shots": shots, "epochs": epochs, "data.root": root, "clip.source": clip}
-    said = {SHORT.get(key, key): value for key, value in map(parse_override, settings or ())}
-    said |= {key: value for key, value in options.items() if value is not None}
-    defaults = of_suite.settings if {*sources} <= {*of_suite.sets} else {}  # made for these sets
+    overrides = {SHORT.get(key, key): value for key, value in map(parse_override, settings or ())}
+    overrides |= {key: value for key, value in options.items() if value is not None}
+    defaults = chosen_suite.settings if {*sources} <= {*chosen_suite.sets} else {}  # made for these sets
     planned = plan_runs(
         chosen,
         sources,
         learners=_names(learners),
         methods=_names(methods),
         seeds=_seeds(seeds),
-        settings=said,
+        settings=overrides,
         defaults=defaults,
     )
-    where = folder or Path("runs") / experiment
+    target = folder or Path("runs") / experiment
     if chosen.make_figure is not None:
         if learners or methods:
             raise RecipeError(f"{experiment} tunes nothing: leave out --learners and --methods")
-        recipes = [one.recipe for one in planned]
-        write_figures(chosen.make_figure, recipes, where, dry_run, as_json)
+        recipes = [trial.recipe for trial in planned]
+        write_figures(chosen.make_figure, recipes, target, dry_run, as_json)
         return
-    trials = _trials(planned, where.absolute(), experiment)
+    trials = _trials(planned, target.absolute(), experiment)
     if not trials:
         raise RecipeError(f"nothing to run: {experiment} with these learners and methods has no trial")
-    light = {key: value for key, value in defaults.items() if any(_has(one.recipe, key, value) for one in planned)}
+    suite_settings = {
+        key: value for key, value in defaults.items() if any(_has(trial.recipe, key, value) for trial in planned)
+    }
     if dry_run:
-        _show_plan(trials, where, light, said, jobs, as_json)
+        _show_plan(trials, target, suite_settings, overrides, jobs, as_json)
         return
-    Sweep.plan(where, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
+    Sweep.plan(target, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
     missing = list(dict.fromkeys(trial.folder for trial in trials if trial.result() is None))
-    say(f"{len(trials)} trials in {where}, {len(missing)} of them to run")
-    for sentence in settings_in_words(light, said):
+    say(f"{len(trials)} trials in {target}, {len(missing)} of them to run")
+    for sentence in settings_in_words(suite_settings, overrides):
         say(sentence)
     failed: dict[Path, str] = {}
     if missing:
-        with _engine(engine, where, jobs, address, ask or (), trials) as runner:
+        with _engine(engine, target, jobs, address, ask or (), trials) as runner:
             to_watch = [trial for trial in trials if trial.folder in {*missing}]
             with watching(to_watch, runner.jobs) as listen:
                 failed = run_trials(runner, missing, listen).failed
@@ -135,10 +137,10 @@ def run(
     _show_results(trials, finished, failed, as_json)
     if failed:
         say(f"{len(failed)} of {len(missing)} trials failed; the same command tries them again:")
-        for one, reason in failed.items():
-            say(f"  {one / 'error.txt'}: {reason}")
+        for path, reason in failed.items():
+            say(f"  {path / 'error.txt'}: {reason}")
         raise typer.Exit(1)
-    say(f"All about it: maotune report {shlex.quote(str(where))}")
+    say(f"All about it: maotune report {shlex.quote(str(target))}")
 
 
 @app.command()
@@ -166,7 +168,7 @@ def status(
         out.print(show_status(states, folder))
         return
     with Live(show_status(states, folder, top=True), console=out, auto_refresh=False, vertical_overflow="crop") as live:
-        while any(one.state in ("running", "waiting") for one in states):
+        while any(trial.state in ("running", "waiting") for trial in states):
             time.sleep(2.0)
             states = looking.read()
             live.update(show_status(states, folder, top=True), refresh=True)
@@ -241,15 +243,20 @@ def _engine(
 
 
 def _show_plan(
-    trials: "list[Trial]", folder: Path, light: dict[str, Any], said: dict[str, Any], jobs: int | None, as_json: bool
+    trials: "list[Trial]",
+    folder: Path,
+    suite_settings: dict[str, Any],
+    overrides: dict[str, Any],
+    jobs: int | None,
+    as_json: bool,
 ) -> None:
     if not as_json:
-        show_plan(trials, folder, light, said, jobs)
+        show_plan(trials, folder, suite_settings, overrides, jobs)
         return
     from maotune.sweep.status import StatusReader
 
     document = status_document(StatusReader(trials).read(), folder, ())
-    print_json({**document, "settings": {"given": said, "suite": light}})
+    print_json({**document, "settings": {"given": overrides, "suite": suite_settings}})
 
 
 def _show_results(
@@ -262,9 +269,9 @@ def _show_results(
     if as_json:
         rows = scores.rows()
         runs = [
-            {"folder": str(one.folder), "variant": one.variant, **asdict(finished[one.folder])}
-            for one in trials
-            if one.folder in finished
+            {"folder": str(trial.folder), "variant": trial.variant, **asdict(finished[trial.folder])}
+            for trial in trials
+            if trial.folder in finished
         ]
         lost = [{"folder": str(folder), "reason": reason} for folder, reason in failed.items()]
         print_json({"rows": rows, "runs": runs, "failed": lost})

@@ -36,7 +36,7 @@ def zeroshot(
     choose("split", split, ("train", "val", "test"))
     sources = data.split(",") if data else find_suite(suite).sets
     given = {"templates": templates, "clip.source": clip, "data.root": root}
-    recipes = [load_recipe(None, {**given, "data.source": one}) for one in sources]
+    recipes = [load_recipe(None, {**given, "data.source": source}) for source in sources]
     model = build_clip(recipes[0].clip)
     with progress() as listen:
         rows = [score_zeroshot(recipe, model, split, listen) for recipe in recipes]
@@ -115,22 +115,22 @@ def predict(
         names = [*read_class_names(Path(classes)).values()] if Path(classes).is_file() else given
     loaded = _load(run, clip)
     with progress() as listen:
-        found = loaded.predict(images, names, top_k=top_k, prompts=prompts, strict=strict, callback=listen)
+        predictions = loaded.predict(images, names, top_k=top_k, prompts=prompts, strict=strict, callback=listen)
     if as_json:
         print_json(
             {
-                "prompts": found.prompts,
+                "prompts": predictions.prompts,
                 "images": [
                     {"image": name, "classes": [{"class": c, "probability": p} for c, p in best]}
-                    for name, best in found
+                    for name, best in predictions
                 ],
-                "skipped": [{"image": image.name, "reason": image.reason} for image in found.skipped],
+                "skipped": [{"image": image.name, "reason": image.reason} for image in predictions.skipped],
             }
         )
         return
-    for name, best in found:  # not by rich, which turns tabs into spaces
+    for name, best in predictions:  # not by rich, which turns tabs into spaces
         typer.echo("\t".join([name, *(f"{of} {probability:.3f}" for of, probability in best)]))
-    for image in found.skipped:
+    for image in predictions.skipped:
         err.print(f"skipped: {image.reason}", markup=False)
 
 

@@ -60,7 +60,7 @@ def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[
 
     watch = StatusReader(trials)
     titles = {trial.folder: _title(trial) for trial in trials}
-    told: set[Path] = set()
+    reported: set[Path] = set()
     awaited: set[Path] = set()
     next_look = 0.0
 
@@ -73,18 +73,20 @@ def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[
                 who = f"process {seen['pid']} on {seen['host']}" if "host" in seen else "another process"
                 say(f"waiting for {titles[folder]}, which {who} runs for another sweep")
         ended = [*progress.finished, *progress.failed]
-        new = [folder for folder in ended if folder not in told]
+        new = [folder for folder in ended if folder not in reported]
         if not new and (live is None or time.monotonic() < next_look):
             return
         before = time.monotonic()
         states = watch.read()
         left = time_left(states, jobs)
-        by_folder = {one.trial.folder: one for one in states}
+        by_folder = {state.trial.folder: state for state in states}
         for folder in new:
-            told.add(folder)
+            reported.add(folder)
             result, reason = by_folder[folder].result, progress.failed.get(folder)
             what = f"failed: {reason}" if result is None else f"{scores_of(result)} ({result.seconds:.0f} s)"
-            say(f"[{len(told)}/{len(told) + progress.remaining}] {titles[folder]}: {what}{f'; {left}' if left else ''}")
+            say(
+                f"[{len(reported)}/{len(reported) + progress.remaining}] {titles[folder]}: {what}{f'; {left}' if left else ''}"
+            )
         if live is not None:
             live.update(overview(states, jobs), refresh=True)
         now = time.monotonic()
@@ -111,7 +113,7 @@ def overview(states: "Sequence[TrialState]", jobs: int | None = None) -> Rendera
         ProgressBar(total=len(states), completed=number["finished"], width=24),
         "; ".join(part for part in parts if part),
     )
-    running = [one for one in states if one.state == "running"]
+    running = [state for state in states if state.state == "running"]
     return Group(bar, _running(running)) if running else bar
 
 
@@ -124,34 +126,38 @@ def _running(states: "Sequence[TrialState]") -> Table:
     for _ in range(3):
         table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
-    for one in states:
-        seen = one.progress
+    for state in states:
+        seen = state.progress
         done = f"{seen['stage']} {seen.get('done', 0)}/{seen.get('total', '?')}" if "stage" in seen else "begins"
         rate = f"{seen['images_a_second']:.0f} images/s" if "images_a_second" in seen else ""
-        left = f"{duration(one.seconds_left)} left" if one.seconds_left is not None else ""
+        left = f"{duration(state.seconds_left)} left" if state.seconds_left is not None else ""
         where = f"{seen['host']}:{seen['pid']}" if "host" in seen else ""
-        table.add_row(escape(_title(one.trial)), done, rate, left, where)
+        table.add_row(escape(_title(state.trial)), done, rate, left, where)
     return table
 
 
 def show_status(states: "Sequence[TrialState]", folder: Path, *, top: bool = False) -> RenderableType:
     """Show the whole status of a sweep; what changes comes last, or first at the ``top`` of a screen."""
     parts: list[RenderableType] = [_counts(states), overview(states)]
-    failed = [one for one in states if one.state == "failed"]
+    failed = [state for state in states if state.state == "failed"]
     if failed:
         parts.append(Text(f"failed (the whole story is in {folder}/TRIAL/error.txt; the next run tries them again):"))
-        parts += [Text(f"  {one.trial.name}: {one.reason}") for one in failed]
+        parts += [Text(f"  {state.trial.name}: {state.reason}") for state in failed]
     return Group(*parts[1:], parts[0]) if top else Group(*parts)
 
 
 def _counts(states: "Sequence[TrialState]") -> Table:
     """Count trials: a row per data set and learner, a column per method."""
-    methods = list(dict.fromkeys(one.trial.recipe.method for one in states))
+    methods = list(dict.fromkeys(state.trial.recipe.method for state in states))
     groups: dict[tuple[str, ...], dict[str, list[State]]] = {}
-    for one in states:
-        recipe = one.trial.recipe
-        of = (one.trial.variant, Path(recipe.data.source).name, recipe.title if recipe.method != "zeroshot" else "CLIP")
-        groups.setdefault(of, {}).setdefault(recipe.method, []).append(one.state)
+    for state in states:
+        recipe = state.trial.recipe
+        of = (
+            state.trial.variant,
+            Path(recipe.data.source).name,
+            recipe.title if recipe.method != "zeroshot" else "CLIP",
+        )
+        groups.setdefault(of, {}).setdefault(recipe.method, []).append(state.state)
     varied = any(variant for variant, _, _ in groups)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in (*(("variant",) if varied else ()), "data set", "learner"):
@@ -185,26 +191,26 @@ def status_document(states: "Sequence[TrialState]", folder: Path, commands: Sequ
         "seconds_left": estimate_seconds_left(states),
         "trials": [
             {
-                "name": one.trial.name,
-                "experiment": one.trial.experiment,
-                "variant": one.trial.variant,
-                "dataset": one.trial.recipe.data.source,
-                "learner": one.trial.recipe.title,
-                "method": one.trial.recipe.method,
-                "seed": one.trial.recipe.seed,
-                "state": one.state,
-                "scores": one.result.scores if one.result else None,
-                "reason": one.reason or None,
-                "progress": one.progress or None,
-                "seconds_left": one.seconds_left,
+                "name": state.trial.name,
+                "experiment": state.trial.experiment,
+                "variant": state.trial.variant,
+                "dataset": state.trial.recipe.data.source,
+                "learner": state.trial.recipe.title,
+                "method": state.trial.recipe.method,
+                "seed": state.trial.recipe.seed,
+                "state": state.state,
+                "scores": state.result.scores if state.result else None,
+                "reason": state.reason or None,
+                "progress": state.progress or None,
+                "seconds_left": state.seconds_left,
             }
-            for one in states
+            for state in states
         ],
     }
 
 
 def show_plan(
-    trials: "Sequence[Trial]", folder: Path, suite: Mapping[str, Any], said: Mapping[str, Any], jobs: int | None
+    trials: "Sequence[Trial]", folder: Path, suite: Mapping[str, Any], overrides: Mapping[str, Any], jobs: int | None
 ) -> None:
     """Print what a sweep would run: number of trials, settings, estimated time."""
     from maotune.runs.events import duration
@@ -220,7 +226,7 @@ def show_plan(
     out.print(
         f"{print_line}: {number['finished']} finished, {len(states) - number['finished']} to run", highlight=False
     )
-    for sentence in settings_in_words(suite, said):
+    for sentence in settings_in_words(suite, overrides):
         out.print(sentence, markup=False, highlight=False)
     left = estimate_seconds_left(states, jobs)
     if left is None:
@@ -230,15 +236,17 @@ def show_plan(
         out.print(f"about {duration(left)}{at_a_time}, going by those that are finished", highlight=False)
 
 
-def settings_in_words(suite: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
+def settings_in_words(suite: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
     """Say where the settings of all trials differ from the learners' recipes, and why."""
-    light = {key: value for key, value in suite.items() if key not in said}
+    suite_settings = {key: value for key, value in suite.items() if key not in overrides}
     sentences = []
-    if said:
-        sentences.append(f"your settings: {_pairs(said)}")
-    if light:
-        others = " ".join(f"{key}=..." for key in light)
-        sentences.append(f"settings of the suite, to be affordable: {_pairs(light)} (yours would hold: {others})")
+    if overrides:
+        sentences.append(f"your settings: {_pairs(overrides)}")
+    if suite_settings:
+        others = " ".join(f"{key}=..." for key in suite_settings)
+        sentences.append(
+            f"settings of the suite, to be affordable: {_pairs(suite_settings)} (yours would hold: {others})"
+        )
     return sentences
 
 

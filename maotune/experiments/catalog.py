@@ -214,15 +214,15 @@ def plan_runs(
                             tuned = method != ZEROSHOT
                             for source in sources:
                                 named = {"learner.name": learner, "seed": seed} if tuned else first
-                                said = {**common, "data.source": source, "method": method, **named}
-                                yield PlannedRun(variant if tuned else "", _recipe(said, changes if tuned else {}))
+                                overrides = {**common, "data.source": source, "method": method, **named}
+                                yield PlannedRun(variant if tuned else "", _recipe(overrides, changes if tuned else {}))
 
-    return list({(one.variant, one.recipe.slug): one for one in runs()}.values())
+    return list({(run.variant, run.recipe.slug): run for run in runs()}.values())
 
 
-def _recipe(said: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+def _recipe(overrides: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
     """Return the recipe with the settings, overridden by the changes of a variant."""
-    fixed = {**said, **{key: value for key, value in changes.items() if not isinstance(value, Multiple)}}
+    fixed = {**overrides, **{key: value for key, value in changes.items() if not isinstance(value, Multiple)}}
     relative = {key: value for key, value in changes.items() if isinstance(value, Multiple)}
     if not relative:
         return load_recipe(None, fixed)

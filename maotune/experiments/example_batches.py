@@ -76,13 +76,13 @@ def collect_example_batches(recipe: Recipe, batches: int = 2) -> ExampleBatches:
     )
 
 
-def plot_example_batches(found: ExampleBatches) -> "Figure":
+def plot_example_batches(examples: ExampleBatches) -> "Figure":
     """Plot a column of random batches and one of MAO's: every picture in full, with its class below.
 
     Raises:
         UnreadableImage: a picture cannot be read any more.
     """
-    batches = found.draws.batches
+    batches = examples.draws.batches
     rows = max(map(len, batches.values()))
     deepest = max(-(-len(batch) // COLUMNS) for of_kind in batches.values() for batch in of_kind)
     figure = new_figure(2 * COLUMNS, rows * (1.2 * deepest + 0.4) + 0.4)
@@ -95,8 +95,8 @@ def plot_example_batches(found: ExampleBatches) -> "Figure":
             panels[row, column].set_title(
                 f"{TITLES[kind]}, batch {row + 1}: {len(batch)} images of {distinct} classes", fontsize=10
             )
-            _show(panels[row, column], batch, found.draws.classes, deepest)
-    figure.suptitle(f"{found.draws.dataset}, seed {found.seed}", fontsize=12)
+            _show(panels[row, column], batch, examples.draws.classes, deepest)
+    figure.suptitle(f"{examples.draws.dataset}, seed {examples.seed}", fontsize=12)
     return figure
 
 

@@ -129,29 +129,31 @@ def _over_batches(embedded: Tensor, batches: Sequence[Sequence[int]]) -> BatchDi
     return BatchDistance(fmean(within), pstdev(within), len(within))
 
 
-def plot_name_distances(found: NameDistances) -> "Figure":
+def plot_name_distances(distances: NameDistances) -> "Figure":
     """Plot all class names on their principal components, with the names of one random and of one hard batch."""
     figure = new_figure(13, 6)
     panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True, sharey=True)
-    for panel, (kind, distance) in zip(panels, found.distance.items(), strict=True):
-        shown = found.shown[kind]
-        panel.scatter(*_columns(found.coordinates), 9, color="#BBBBBB")
-        panel.scatter(*_columns([found.coordinates[label] for label in shown]), 22, color=COLOURS[kind])
+    for panel, (kind, distance) in zip(panels, distances.distance.items(), strict=True):
+        shown = distances.shown[kind]
+        panel.scatter(*_columns(distances.coordinates), 9, color="#BBBBBB")
+        panel.scatter(*_columns([distances.coordinates[label] for label in shown]), 22, color=COLOURS[kind])
         panel.set_title(
-            f"{TITLES[kind]}: {len(shown)} of {len(found.classes)} classes\n"
+            f"{TITLES[kind]}: {len(shown)} of {len(distances.classes)} classes\n"
             f"mean distance {distance.mean:.3f} ± {distance.std:.3f} over {distance.batches} batches",
             fontsize=10,
         )
-        panel.set_xlabel(f"first component ({found.explained[0]:.0%} of the variance)", fontsize=8)
+        panel.set_xlabel(f"first component ({distances.explained[0]:.0%} of the variance)", fontsize=8)
         panel.spines[["top", "right"]].set_visible(False)
         panel.margins(0.15, 0.05)
         panel.tick_params(labelsize=7)
-    panels[0].set_ylabel(f"second component ({found.explained[1]:.0%})", fontsize=8)
-    figure.suptitle(f"{found.dataset}: one mini-batch by the names of its classes ({found.embedding})", fontsize=11)
+    panels[0].set_ylabel(f"second component ({distances.explained[1]:.0%})", fontsize=8)
+    figure.suptitle(
+        f"{distances.dataset}: one mini-batch by the names of its classes ({distances.embedding})", fontsize=11
+    )
     figure.draw_without_rendering()  # places the panels, which names are placed by
     figure.set_layout_engine("none")
-    for panel, shown in zip(panels, found.shown.values(), strict=True):
-        _name(panel, [(found.classes[label].replace("_", " "), found.coordinates[label]) for label in shown])
+    for panel, shown in zip(panels, distances.shown.values(), strict=True):
+        _name(panel, [(distances.classes[label].replace("_", " "), distances.coordinates[label]) for label in shown])
     return figure
 
 

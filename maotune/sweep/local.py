@@ -54,7 +54,7 @@ class LocalEngine(Engine):
         """See ``Engine``."""
         threads = max(1, cores() // self.jobs)
         for folder in folders:
-            taken = Counter(one.device for one in self._running.values())
+            taken = Counter(running.device for running in self._running.values())
             device = min(self.devices, key=lambda name: taken[name], default=None)
             process = self._fork((folder, WorkerEnvironment.current(), threads, device))
             self._running[process.sentinel] = _Running(process, folder, device)

@@ -102,11 +102,11 @@ class Sweep:
 
     def extended(self, trials: Iterable[Trial], command: str) -> "Sweep":
         """Return the sweep with more trials; trials that it has already are not added again."""
-        found = {(trial.experiment, trial.variant, trial.name): trial for trial in self.trials}
+        recorded = {(trial.experiment, trial.variant, trial.name): trial for trial in self.trials}
         for trial in trials:
-            found.setdefault((trial.experiment, trial.variant, trial.name), trial)
+            recorded.setdefault((trial.experiment, trial.variant, trial.name), trial)
         commands = dict.fromkeys((*self.commands, *([command] if command else ())))
-        return Sweep(self.folder, tuple(found.values()), tuple(commands))
+        return Sweep(self.folder, tuple(recorded.values()), tuple(commands))
 
     def save(self) -> None:
         """Write the recipe of every trial, where it is missing, and the manifest.
@@ -139,8 +139,8 @@ def _write_once(path: Path, recipe: Recipe, tree: Any) -> None:
         _write(path, tree)
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        same = found == tree or Recipe.model_validate(found) == recipe  # an older maotune knew fewer settings
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        same = recorded == tree or Recipe.model_validate(recorded) == recipe  # an older maotune knew fewer settings
     except ValueError as error:
         raise CheckpointError(
             f"{path} is no recipe of this version of maotune ({error}): choose another folder, or delete {path.parent}"

@@ -111,10 +111,10 @@ class StatusReader:
 def read_progress(folder: Path) -> dict[str, Any]:
     """Read what the running process of a trial has reported; empty before its first report."""
     try:
-        found: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        counted: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return found
+    return counted
 
 
 def _left(progress: dict[str, Any], expected: float | None) -> float | None:
@@ -126,16 +126,16 @@ def _left(progress: dict[str, Any], expected: float | None) -> float | None:
 
 def count_states(states: Sequence[TrialState]) -> dict[State, int]:
     """Count the trials in each state."""
-    found = Counter(one.state for one in states)
-    return {state: found[state] for state in ("finished", "running", "failed", "waiting")}
+    counted = Counter(state.state for state in states)
+    return {state: counted[state] for state in ("finished", "running", "failed", "waiting")}
 
 
 def estimate_seconds_left(states: Sequence[TrialState], jobs: int | None = None) -> float | None:
     """Estimate the seconds until all is done, with ``jobs`` (or as many as run now) at a time; None if unknown."""
-    open_ones = [one for one in states if one.state in ("running", "waiting")]
-    known = [one.seconds_left for one in open_ones if one.seconds_left is not None]
+    open_ones = [state for state in states if state.state in ("running", "waiting")]
+    known = [state.seconds_left for state in open_ones if state.seconds_left is not None]
     if not known or 2 * len(known) < len(open_ones):
         return 0.0 if not open_ones else None
-    at_a_time = jobs or max(1, sum(one.state == "running" for one in states))
+    at_a_time = jobs or max(1, sum(state.state == "running" for state in states))
     total = sum(known) * len(open_ones) / len(known)
     return max(total / at_a_time, *known)
