@@ -28,10 +28,10 @@ def jpeg(colour: tuple[int, int, int], seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What the page takes for granted: ``downloads`` with two public sets in small, ``birds`` for the hub, ``heap``."""
+    """What the page takes for granted: ``downloads`` with two public sets in small, ``birds`` for the hub, ``pool``."""
     datasets = pytest.importorskip("datasets", reason='pip install "maotune[hub]"')
     root = tmp_path_factory.mktemp("page")
-    for folder in ("data", "downloads", "birds", "heap"):
+    for folder in ("data", "downloads", "birds", "pool"):
         (root / folder).mkdir()
     pictures = {f"{breed}_{n}": jpeg(colour, n) for breed, colour in COLOURS.items() for n in range(1, 13)}
     tar(root / "downloads/images.tar.gz", {f"images/{name}.jpg": content for name, content in pictures.items()})
@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             for number in range(count):
                 paint(root / "birds" / split / name / f"{number}.png", colour, len(split) * 10 + number)
     for part in range(2):
-        with tarfile.open(root / f"heap/part-{part}.tar", "w") as shard:
+        with tarfile.open(root / f"pool/part-{part}.tar", "w") as shard:
             for number, colour in enumerate(COLOURS.values()):
                 content = jpeg(colour, 100 * part + number)
                 member = tarfile.TarInfo(f"{number}.jpg")
