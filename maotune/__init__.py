@@ -1,4 +1,4 @@
-"""Tune the prompts of a frozen CLIP with a handful of images; MAO improves any prompt learner in two stages."""
+"""Tune the prompts of a frozen CLIP with a handful of images; MAO tunes any prompt learner in two stages."""
 
 from typing import TYPE_CHECKING, Any
 

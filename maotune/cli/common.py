@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Tune the prompts of a frozen CLIP with a handful of images. MAO improves any prompt learner in two stages.",
+    help="Tune the prompts of a frozen CLIP with a handful of images. MAO tunes any prompt learner in two stages.",
 )
 
 out = Console()
