@@ -84,9 +84,8 @@ def watching(trials: "Sequence[Trial]", jobs: int | None) -> "Iterator[Callable[
             reported.add(folder)
             result, reason = by_folder[folder].result, progress.failed.get(folder)
             what = f"failed: {reason}" if result is None else f"{scores_of(result)} ({result.seconds:.0f} s)"
-            say(
-                f"[{len(reported)}/{len(reported) + progress.remaining}] {titles[folder]}: {what}{f'; {left}' if left else ''}"
-            )
+            total = len(reported) + progress.remaining
+            say(f"[{len(reported)}/{total}] {titles[folder]}: {what}{f'; {left}' if left else ''}")
         if live is not None:
             live.update(overview(states, jobs), refresh=True)
         now = time.monotonic()
