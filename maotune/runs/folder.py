@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from maotune.data.sets.catalog import names
 from maotune.recipe.schema import OWN_TEXT, Recipe
 from maotune.runs.build import build_splits
 from maotune.runs.result import RESULT, Result
@@ -32,18 +33,22 @@ def find_run_folder(parent: Path, recipe: Recipe) -> Path:
 def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
     """Return the result of a finished run in ``folder`` (``find_run_folder``); None where it is not finished.
 
+    Images of a shipped set never change. Own images do, and public sets may lie elsewhere now: they are compared by
+    content with those that were tuned on and scored.
+
     Raises:
-        CheckpointError: the data were elsewhere then (``data.root``), and are others here.
+        CheckpointError: the images, their labels or the class names are not those of the run any more.
     """
     result = Result.find(folder)
     if result is None:
         return None
-    recorded, root = Recipe.model_validate(result.recipe).data.root, recipe.data.root
+    data, recorded = recipe.data, Recipe.model_validate(result.recipe).data
     fingerprint = result.environment.get("data", {}).get("fingerprint")
-    if recorded != root and fingerprint not in (None, build_splits(recipe)[0].fingerprint()):
+    changeable = data.source not in names() or data.root != recorded.root
+    if changeable and fingerprint not in (None, build_splits(recipe)[0].fingerprint()):
         raise CheckpointError(
-            f"{folder} holds this run on other images: they were in {recorded or 'the working directory'} and are in "
-            f"{root or 'the working directory'} now, and differ. Choose another --folder for runs, or delete it"
+            f"{folder} holds this run on other data: images, labels or class names of {data.source} have changed since "
+            f"then. To tune on what is there now, choose another --folder for runs, or delete {folder}"
         )
     return result
 
