@@ -1,11 +1,11 @@
 """From the runs of a folder to a report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from maotune.experiments.catalog import EXPERIMENTS
 from maotune.report import figures, sentences, tables
 from maotune.report.by_class import class_section
-from maotune.report.compare import compare_mao
+from maotune.report.compare import MaoComparison, compare_mao
 from maotune.report.content import Report, Section
 from maotune.report.frame import ExperimentRuns
 from maotune.report.provenance import provenance_section
@@ -21,30 +21,35 @@ def build_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str] 
         title: of the report.
     """
     with_scores = [runs for runs in experiments if runs.scores.keys]
-    main = _main(with_scores)
-    comparisons = compare_mao(main) if main else []
+    compared = {runs.name: compare_mao(runs) for runs in with_scores}
+    main = _main(with_scores, compared)
+    comparisons = compared[main.name] if main else []
     answer = sentences.answer(main, comparisons) if main else "There is no finished run yet."
     details = [class_section(main), pseudo_label_section(main)] if main else []
-    sections = [*map(_experiment_section, with_scores), *reversed(details), provenance_section(experiments, commands)]
+    sections = [_experiment_section(runs, compared[runs.name]) for runs in with_scores]
+    sections += [section for section in reversed(details) if section]
+    sections.append(provenance_section(experiments, commands))
     return Report(
         title=title,
         subtitle=_subtitle(experiments, main),
         answer=("So far, " if main and main.missing else "") + answer,
         evidence=tuple(sentences.evidence(main, comparisons)) if main else (),
         warnings=tuple(sentences.warnings(experiments)),
-        sections=tuple(filter(None, sections)),
+        sections=tuple(sections),
     )
 
 
-def _main(experiments: Sequence[ExperimentRuns]) -> ExperimentRuns | None:
+def _main(
+    experiments: Sequence[ExperimentRuns], compared: Mapping[str, Sequence[MaoComparison]]
+) -> ExperimentRuns | None:
     """Return the experiment of the answer: base-to-new, else the first that compares with MAO, else the first."""
     by_name = {runs.name: runs for runs in experiments}
-    with_mao = [runs for runs in experiments if compare_mao(runs)]
+    with_mao = [runs for runs in experiments if compared[runs.name]]
     return by_name.get("base-to-new") or next(iter(with_mao or experiments), None)
 
 
-def _experiment_section(runs: ExperimentRuns) -> Section:
-    experiment, comparisons = EXPERIMENTS.get(runs.name), compare_mao(runs)
+def _experiment_section(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> Section:
+    experiment = EXPERIMENTS.get(runs.name)
     return Section(
         runs.name,
         f"{runs.name}: counterpart of {experiment.counterpart}" if experiment else runs.name,

@@ -80,7 +80,7 @@ def pair(scores: Scores, first: Key, second: Key, measure: str) -> Difference | 
 
     For an ``average`` over targets the pairs are the targets, since there is one data set to tune on.
     """
-    gaps = (scores.of(first) - scores.of(second)).dropna(how="all")
+    gaps = (scores.by_key[first] - scores.by_key[second]).dropna(how="all")
     if measure == "average":
         targets = gaps.drop(columns=[*scores.datasets, "average"], errors="ignore").droplevel("dataset")
         series = targets.T.sort_index().stack().dropna()

@@ -191,7 +191,7 @@ def _cost(axes: "Axes", scores: Scores, measure: str, tuned: Sequence[Key]) -> N
 
     drawn = styles(list(dict.fromkeys(method for _, method, _ in tuned)))
     for key in tuned:
-        by_dataset = scores.of(key, costs=True)["seconds"].groupby(level="dataset").mean()
+        by_dataset = scores.costs_by_key[key]["seconds"].groupby(level="dataset").mean()
         seconds = by_dataset[list(scores.compared[1])].mean()
         place, style = (max(0.01, seconds), scores.average(key)[measure].mean), drawn[key[1]]
         axes.plot(*place, style.marker, color=colour(style.colour))

@@ -75,16 +75,14 @@ class Scores:
         self.costs = _frame(costs)
         """Costs of tuning, by the same index."""
 
-    def of(self, key: Key, *, costs: bool = False) -> pd.DataFrame:
-        """Return the scores (or costs) of a row by data set and seed."""
-        return (self._cost_rows if costs else self._score_rows)[key]
-
     @functools.cached_property
-    def _score_rows(self) -> dict[Key, pd.DataFrame]:
+    def by_key(self) -> dict[Key, pd.DataFrame]:
+        """The scores of each row by data set and seed."""
         return _by_key(self.table)
 
     @functools.cached_property
-    def _cost_rows(self) -> dict[Key, pd.DataFrame]:
+    def costs_by_key(self) -> dict[Key, pd.DataFrame]:
+        """The costs of each row by data set and seed."""
         return _by_key(self.costs)
 
     @functools.cached_property
@@ -142,7 +140,7 @@ class Scores:
         if not cells:
             return {}
         pairs = [(name, seed) for name, seeds in cells.items() for seed in seeds]
-        tests = self.of(key).reindex(pairs).dropna(axis=1, how="all")
+        tests = self.by_key[key].reindex(pairs).dropna(axis=1, how="all")
         same = len({tuple(seeds) for seeds in cells.values()}) == 1
         of_seeds = tests.groupby(level="seed").mean()
         if not same or len(of_seeds.drop_duplicates()) == 1:
@@ -156,9 +154,9 @@ class Scores:
         records = []
         for (key, dataset), scores in self.spreads.items():
             learner, method, variant = key
-            by_seed = self.of(key).xs(dataset)
+            by_seed = self.by_key[key].xs(dataset)
             tuned = method != ZEROSHOT
-            costs = self.of(key, costs=True).xs(dataset).mean() if tuned else {"updates": 0, "seconds": 0}
+            costs = self.costs_by_key[key].xs(dataset).mean() if tuned else {"updates": 0, "seconds": 0}
             records.append(
                 {
                     "dataset": dataset,

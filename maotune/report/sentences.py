@@ -119,7 +119,7 @@ def verdicts(scores: Scores) -> list[str]:
             counterpart = ("", against, "") if against == ZEROSHOT else (learner, against, variant)
             if other := scores.spreads.get((counterpart, dataset)):
                 parts.append(f"{spreads[scores.measure].mean - other[scores.measure].mean:+.2f} against {name}")
-        seeds = len(scores.of(key).xs(dataset))
+        seeds = len(scores.by_key[key].xs(dataset))
         spread = f"{seeds} seeds" if seeds > 1 else "1 seed: no spread is known"
         score = f"{MEASURES[scores.measure]} {spreads[scores.measure]}"
         sentences.append(f"{dataset}, {learner} + MAO: {score}; {', '.join(parts)} ({spread}).")

@@ -159,7 +159,7 @@ def cost(runs: ExperimentRuns) -> ReportTable | None:
     rows = []
     for key in tuned:
         cells = [(name, seed) for name, seeds in scores.compared[1].items() for seed in seeds]
-        costs = scores.of(key, costs=True).reindex(cells)
+        costs = scores.costs_by_key[key].reindex(cells)
         values = (
             f"{costs['parameters'].mean():,.0f}",
             f"{costs['updates'].mean():,.0f}",

@@ -1,7 +1,7 @@
 """Folders of runs: a folder holds the run whose recipe it has recorded, whatever its name."""
 
+import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,25 @@ def find_run_folder(parent: Path, recipe: Recipe) -> Path:
     been others when the folder was made. What decides no result (``Recipe.deciding``) is not compared.
     """
     named = parent / recipe.slug
-    others = sorted(path for path in parent.glob(f"{recipe.title_and_seed}-*") if path.is_dir() and path != named)
-    for folder in (named, *others):
-        recorded = recorded_recipe(folder)
-        if recorded is not None and same_run(recipe, recorded):
+    recorded = recorded_recipe(named)
+    if recorded is not None and same_run(recipe, recorded):
+        return named
+    for folder in sorted(parent.glob(f"{recipe.title_and_seed}-*")):
+        if folder != named and _holds(folder, recipe):
             return folder
-    return next(folder for folder in _names(named) if recorded_recipe(folder) is None)
+    if recorded is None:
+        return named
+    numbered = (parent / f"{named.name}-{number}" for number in itertools.count(2))
+    return next(folder for folder in numbered if recorded_recipe(folder) is None)
+
+
+def _holds(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder of another name holds the run; one whose record is damaged does not, and disturbs no other."""
+    try:
+        recorded = recorded_recipe(folder)
+    except CheckpointError:
+        return False
+    return recorded is not None and same_run(recipe, recorded)
 
 
 def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
@@ -86,11 +99,3 @@ def same_run(requested: Recipe, recorded: Recipe) -> bool:
 def identity(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata of a checkpoint as far as they decide the result, also where an older version wrote them."""
     return {**metadata, "recipe": Recipe.model_validate(metadata["recipe"]).deciding()}
-
-
-def _names(first: Path) -> Iterator[Path]:
-    yield first
-    number = 2
-    while True:
-        yield first.with_name(f"{first.name}-{number}")
-        number += 1

@@ -59,3 +59,10 @@ def test_a_record_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
     folder = record(tmp_path / recipe.slug, recipe, epochs="many")
     with pytest.raises(CheckpointError, match="not written by this version of maotune"):
         recorded_recipe(folder)
+
+
+def test_a_damaged_neighbour_does_not_block_another_run(tmp_path: Path) -> None:
+    recipe = load_recipe(None, {"data.source": "icons-food"})
+    (tmp_path / f"{recipe.title_and_seed}-0123ab").mkdir()
+    (tmp_path / f"{recipe.title_and_seed}-0123ab" / RECIPE).write_text("{", encoding="utf-8")
+    assert find_run_folder(tmp_path, recipe) == tmp_path / recipe.slug
