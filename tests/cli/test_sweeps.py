@@ -151,7 +151,7 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(tmp_path: Path, environme
         "--seeds",
         "1",
     )
-    command = (*long, "--epochs", "400", "--shots", "1", "data.views=1", "--jobs", "2", "--folder", folder)
+    command = (*long, "--epochs", "4000", "--shots", "1", "data.views=1", "--jobs", "2", "--folder", folder)
     with processes.maotune(*command, output=output, environment=environment) as driver:
         tuning = lambda: [path for path in folder.glob("*/progress.json") if '"done": 1' in path.read_text()]  # noqa: E731
         processes.until(lambda: driver.poll() is not None or len(tuning()) == 2, "two trials")
