@@ -11,40 +11,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from maotune.data.images.formats import HEAD, READABLE, formats_of, unsupported
 from maotune.data.sets.dataset import UnreadableImage
 from maotune.files import sha256
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""File name endings (lower case) of images in a folder. The format of a file is recognised by its first bytes."""
-
-# The list of plugins, not of names: importing them registers them.
-FORMATS = tuple(
-    plugin.format
-    for plugin in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        WebPImagePlugin.WebPImageFile,
-        BmpImagePlugin.BmpImageFile,
-        GifImagePlugin.GifImageFile,
-        TiffImagePlugin.TiffImageFile,
-    )
-)
-"""What Pillow may decode; never formats that run other programs (EPS)."""
-
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused undecoded: a few bytes of PNG can unpack to gigabytes (Pillow's own limit)."""
+
+_GDAL_NODATA = 42113
+"""TIFF tag: the value of pixels without data."""
+_NO_DATA = (-9999.0, -99999.0, -32768.0)
+"""Usual values for it."""
+_FULL_RANGES = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, called from the calling thread."""
@@ -54,17 +34,27 @@ def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
     """Decode an open file into the upright RGB picture.
 
     The EXIF orientation is applied; transparency lies on white; 16-bit and floating point grey values are
-    scaled to 8 bits; of several frames the first is used.
+    scaled to 8 bits (``_eight_bits``); of several frames the first is used.
 
     Raises:
         UnreadableImage: broken, cut off, no picture, or of more than ``MAX_PIXELS`` pixels. The message
         begins with ``name``.
     """
-    with _refusals(name), Image.open(file, formats=FORMATS) as image:
+    with _refusals(name), _open(file, name) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         image.load()
-        return _rgb(_upright(image))
+        return _rgb(_upright(image), _no_data(image))
+
+
+def _open(file: BinaryIO, name: str) -> Image.Image:
+    try:
+        return Image.open(file, formats=formats_of(name))
+    except UnidentifiedImageError:
+        file.seek(0)
+        if (refusal := unsupported(name, file.read(HEAD))) and refusal.kind != "other file":
+            raise UnreadableImage(f"{name}: {refusal.reason}", refusal.kind) from None
+        raise
 
 
 @contextmanager
@@ -86,9 +76,9 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, no_data: float | None) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_eight_bits(np.asarray(image), no_data)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGB", rgba.size, (255, 255, 255))
@@ -97,15 +87,32 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Divide 16-bit values by 257, multiply fractions of 1 by 255, stretch any other range to 0..255."""
-    values = np.nan_to_num(grey.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if np.issubdtype(grey.dtype, np.floating) and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif np.issubdtype(grey.dtype, np.integer) and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    return np.round((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+def _no_data(image: Image.Image) -> float | None:
+    """Return the value that stands for "no data" in a GeoTIFF."""
+    try:
+        return float(getattr(image, "tag_v2", {})[_GDAL_NODATA])
+    except (KeyError, ValueError):
+        return None
+
+
+def _eight_bits(grey: np.ndarray, no_data: float | None) -> np.ndarray:
+    """Scale the full range of 8, 10, 12, 14 or 16 bits, the least that holds the values, or of fractions, to 0..255.
+
+    Any other range is stretched. Pixels without data (NaN, infinite, ``no_data`` or a usual value for it) are black.
+    """
+    values = grey.astype(np.float64)
+    present = (
+        np.isfinite(values)
+        & (np.abs(values) < 1e30)
+        & ~np.isin(values, (*_NO_DATA, np.nan if no_data is None else no_data))
+    )
+    low, high = float(values.min(where=present, initial=np.inf)), float(values.max(where=present, initial=-np.inf))
+    if low > high:
+        return np.zeros(grey.shape, np.uint8)
+    full = (1.0,) if np.issubdtype(grey.dtype, np.floating) else _FULL_RANGES
+    if low >= 0 and high <= full[-1]:
+        low, high = 0.0, next(most for most in full if high <= most)
+    return np.where(present, np.round((values - low) * (255 / max(high - low, 1e-12))), 0).astype(np.uint8)
 
 
 def _kind_and_reason(error: Exception) -> tuple[str, str]:
@@ -113,7 +120,7 @@ def _kind_and_reason(error: Exception) -> tuple[str, str]:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return "too large", f"more than {MAX_PIXELS / 1e6:.0f} million pixels; make a smaller copy"
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture", "no picture in a format that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF)"
+        return "not a picture", f"no picture in a format that can be read ({READABLE})"
     if isinstance(error, FileNotFoundError):
         return "missing", "there is no such file"
     if isinstance(error, PermissionError):
@@ -175,7 +182,7 @@ class MemoryImage:
             UnreadableImage: its colours cannot be converted, or its file turns out broken when it is loaded.
         """
         with _refusals(self.name):
-            return _rgb(_upright(self.image))
+            return _rgb(_upright(self.image), _no_data(self.image))
 
     def digest(self) -> str:
         """Return the hex SHA-256 of size and RGB pixels."""

@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from PIL import Image
 
-from maotune.data.images.decode import SUFFIXES, upright_rgb
+from maotune.data.images.decode import upright_rgb
+from maotune.data.images.formats import SUFFIXES
 from maotune.data.sets.archives import BROKEN, StrictHeader
 from maotune.data.sets.dataset import ImageRef, UnreadableImage
 

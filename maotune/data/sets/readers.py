@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from maotune.data.images.decode import SUFFIXES, ImageFile
+from maotune.data.images.decode import ImageFile
+from maotune.data.images.formats import READABLE, SUFFIXES
 from maotune.data.images.shards import SHARD, read_shard
 from maotune.data.sets.dataset import Dataset, ImageRef, Sample
 
@@ -22,8 +23,6 @@ log = logging.getLogger(__name__)
 
 CLASS_FILE = "classes.tsv"
 """Class names file in the top folder of a data set; it is used by default."""
-
-_ENDINGS = " ".join(sorted(SUFFIXES))
 
 SPLIT_NAMES = {
     "train": "train",
@@ -109,7 +108,7 @@ def read_folder(folder: Path, classes: Path | None = None, fractions: tuple[floa
     else:
         unlabelled = images_in(folder, folder)
     if not unlabelled and not any(splits.values()):
-        raise ValueError(f"{folder} holds no images ({_ENDINGS}): expected train/CLASS/..., CLASS/... or images alone")
+        raise ValueError(f"{folder} holds no images ({READABLE}): expected train/CLASS/..., CLASS/... or images alone")
     return number_labels(folder.resolve().name, _files(splits), map(ImageFile, unlabelled), classes, "folder")
 
 
@@ -139,7 +138,7 @@ def read_unlabelled(source: Path) -> tuple[Sample, ...]:
     for shard in shards:
         references += read_shard(shard)
     if not references:
-        raise ValueError(f"{source} holds no images ({_ENDINGS}, also in {SHARD} files)")
+        raise ValueError(f"{source} holds no images ({READABLE}, also in {SHARD} files)")
     return tuple(Sample(image, -1) for image in references)
 
 

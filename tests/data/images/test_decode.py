@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from maotune.data.images.decode import MAX_PIXELS, ImageFile, MemoryImage
+from maotune.data.images.formats import SUFFIXES
 from maotune.data.sets.dataset import ImageRef, UnreadableImage
 from tests.data.conftest import Paint
 
@@ -26,13 +27,39 @@ def halves() -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"])
+ENDINGS = [
+    *("avif", "bmp", "dds", "dib", "gif", "icns", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "mpo"),
+    *("pcx", "png", "apng", "ppm", "qoi", "sgi", "tga", "tif", "tiff", "webp"),
+]
+
+
+@pytest.mark.parametrize("suffix", ENDINGS)
 def test_formats(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    halves().save(path)
+    if f".{suffix}" not in SUFFIXES:
+        pytest.skip("Pillow was built without it")
+    halves().resize((32, 32)).save(path)
     pixels = colours(path).astype(int)
-    assert abs(pixels[4, 8] - RED).max() < 12
-    assert abs(pixels[28, 8] - GREEN).max() < 12
+    assert abs(pixels[len(pixels) // 8, 8] - RED).max() < 12  # an icon may be enlarged
+    assert abs(pixels[-len(pixels) // 8, 8] - GREEN).max() < 12
+
+
+def test_formats_that_run_programs_or_that_only_an_ending_tells_are_not_tried(tmp_path: Path) -> None:
+    assert not SUFFIXES & {".eps", ".ps", ".pdf", ".wmf", ".mpg", ".h5"}
+    halves().save(tmp_path / "a.tga")
+    (tmp_path / "a.tga").rename(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImage, match="no picture in a format that can be read") as refused:
+        ImageFile(tmp_path / "a.jpg").read()
+    assert refused.value.kind == "not a picture"
+
+
+@pytest.mark.skipif(".heic" in SUFFIXES, reason="pillow-heif is installed")
+@pytest.mark.parametrize("name", ["a.heic", "a.HEIF", "a.jpg", "a"])
+def test_a_heic_picture_is_refused_with_what_helps(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+    with pytest.raises(UnreadableImage, match=r'HEIC picture.*pip install "maotune\[heif\]"') as refused:
+        ImageFile(tmp_path / name).read()
+    assert refused.value.kind == "format not supported"
 
 
 def test_the_content_counts_and_not_the_name(tmp_path: Path) -> None:
@@ -97,6 +124,29 @@ def test_sixteen_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
     values = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / f"a.{suffix}")
     assert colours(tmp_path / f"a.{suffix}")[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_a_camera_of_fewer_bits_is_not_black(tmp_path: Path, bits: int, suffix: str) -> None:
+    """Many cameras store 12 bits in the lower part of 16."""
+    most = 2**bits - 1
+    Image.fromarray(np.array([[0, most // 2, most]], np.uint16)).save(tmp_path / f"a.{suffix}")
+    assert colours(tmp_path / f"a.{suffix}")[0, :, 0].tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize("no_data", [-9999.0, -3.4028235e38, 1e37, np.nan, np.inf, -32768.0])
+def test_pixels_without_data_do_not_count(tmp_path: Path, no_data: float) -> None:
+    Image.fromarray(np.array([[280, 290, 300, no_data]], np.float32)).save(tmp_path / "a.tif")
+    assert colours(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255, 0]
+
+
+def test_a_tag_names_the_value_of_pixels_without_data(tmp_path: Path) -> None:
+    values = np.array([[0, 2047, 4095, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={42113: "65535"})
+    assert colours(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 127, 255, 0]
+    Image.fromarray(np.full((2, 2), -9999, np.float32)).save(tmp_path / "empty.tif")
+    assert colours(tmp_path / "empty.tif").max() == 0
 
 
 @pytest.mark.parametrize(
