@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maotune.data.images.formats import HEAD, READABLE, formats_of, unsupported
+from maotune.data.images.formats import HEAD, READABLE, formats_of, why_unreadable
 from maotune.data.sets.dataset import UnreadableImage
 from maotune.files import sha256
 
@@ -52,7 +52,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         return Image.open(file, formats=formats_of(name))
     except UnidentifiedImageError:
         file.seek(0)
-        if (refusal := unsupported(name, file.read(HEAD))) and refusal.kind != "other file":
+        if (refusal := why_unreadable(name, file.read(HEAD))) and refusal.kind != "other file":
             raise UnreadableImage(f"{name}: {refusal.reason}", refusal.kind) from None
         raise
 

@@ -101,7 +101,7 @@ def recognise(head: bytes) -> str | None:
     return None
 
 
-def unsupported(name: str, head: bytes) -> Unsupported | None:
+def why_unreadable(name: str, head: bytes) -> Unsupported | None:
     """Return why the file ``name`` that begins with ``head`` is not read; None: it can be tried."""
     suffix = PurePath(name).suffix.lower()
     content = recognise(head)
