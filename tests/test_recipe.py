@@ -134,6 +134,15 @@ def test_overrides_go_over_the_file_and_the_file_over_the_defaults(tmp_path: Pat
     assert load_recipe(mine, ["shots=2"]).data.shots == 2
 
 
+@pytest.mark.parametrize(("written", "meant"), [("true", "distinct"), ("false", "short"), ("repeat", "repeat")])
+def test_a_recipe_of_an_older_version_fills_batches_as_it_did(tmp_path: Path, written: str, meant: str) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"mao: {{fill: {written}}}\n")
+    assert load_recipe(mine).mao.fill == load_recipe(None, [f"mao.fill={written}"]).mao.fill == meant
+    with pytest.raises(RecipeError, match=r"mao\.fill: Input should be 'repeat', 'distinct' or 'short'"):
+        load_recipe(None, ["mao.fill=full"])
+
+
 def test_another_learner_drops_the_settings_of_the_first() -> None:
     recipe = load_recipe("icons/coop", {"learner.name": "vpt", "learner.depth": 2})
     assert recipe.learner == {"name": "vpt", "depth": 2}

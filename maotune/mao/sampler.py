@@ -1,8 +1,8 @@
 """Samplers of MAO's base stage: batches of classes that are hard to tell apart by name (paper, Eq. 4), and controls."""
 
-import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -13,7 +13,8 @@ from maotune.data.batches import Draw, Sampler
 
 Integers = NDArray[np.int64]
 
-log = logging.getLogger(__name__)
+Fill = Literal["repeat", "distinct", "short"]
+"""What a batch holds where the lists of its queries overlap; see ``HardNegativeSampler``."""
 
 
 class HardNegativeSampler:
@@ -21,12 +22,13 @@ class HardNegativeSampler:
 
     An epoch uses every query image once, in random order; a last, smaller batch is dropped, as by ``RandomSampler``. A
     query is the image of its own class, the first of its K (the paper draws an image for that class, too, but then an
-    epoch may not use all labelled images); each other class contributes one random image in a random view.
+    epoch may not use all labelled images); for each other class of its list a random image is drawn, in a random view.
 
-    The lists of the queries overlap. With ``fill`` every class occurs once per batch (of two queries of a class the
-    first is used), and the next nearest classes, of each query in turn, fill the batch up to b K classes. Without, as
-    in the released code, the batch stays short, and both queries of a class are in it. Classes without images are
-    skipped.
+    The lists of the queries overlap, and two queries may be of one class: both are in the batch. ``fill`` decides on
+    the other classes. ``repeat`` is the batch of Eq. 4 to 6: b K images, of which a class has as many as there are
+    lists with it, and different ones as long as it has any. ``distinct``: each once, and the next nearest classes, of
+    each query in turn, fill the batch up to b K images. ``short``: each once, and no more, as in the released code.
+    Classes without images are skipped.
 
     Epochs are a pure function of the seed; their cost does not depend on the number of classes.
     """
@@ -40,7 +42,7 @@ class HardNegativeSampler:
         k: int,
         views: int,
         seed: int,
-        fill: bool = True,
+        fill: Fill = "repeat",
         queries: Sequence[int] | None = None,
     ) -> None:
         """Prepare the draws.
@@ -68,15 +70,9 @@ class HardNegativeSampler:
                 f"the hard-negative table has {table.shape[1]} columns, but b = {b}, K = {k} over {classes} "
                 f"classes need {width}: compute it by hard_negatives(names, {width})"
             )
-        if b * k >= classes:
-            log.warning(
-                "b x K = %d x %d is not below the number of classes, %d: a batch may hold them all, and then its "
-                "candidates restrict nothing. With b = %d the largest usable K is %d.",
-                *(b, k, classes, b, (classes - 1) // b),
-            )
         self.b, self.views, self.seed, self.fill = min(b, len(self.queries)), views, seed, fill
         self.size = b * k
-        self.table: Integers = (table if fill else table[:, :k]).numpy()
+        self.table: Integers = (table if fill == "distinct" else table[:, :k]).numpy()
         self.labels: Integers = labels.numpy()
         self.sizes = np.bincount(self.labels, minlength=classes)  # images per class
         self.by_class = np.argsort(self.labels, kind="stable")  # images, sorted by class
@@ -90,28 +86,46 @@ class HardNegativeSampler:
         return self.draw(index, lambda own, random: self.companions(own))
 
     def companions(self, own: Integers) -> Integers:
-        """Return the other classes of a batch with queries of classes ``own`` (b,): each one's nearest, second, ..."""
+        """Return the classes to draw images of, beside queries of classes ``own`` (b,): the nearest, the second, ..."""
+        if self.fill == "repeat":
+            others: Integers = self.table[own, 1:].T.ravel()
+            return others[self.sizes[others] > 0]
         ranked = np.array(list(dict.fromkeys(self.table[own].T.ravel().tolist())), dtype=np.int64)
         usable: Integers = ranked[~np.isin(ranked, own) & (self.sizes[ranked] > 0)]
-        return usable[: self.size - len(np.unique(own))]
+        return usable[: self.size - len(own)]
 
     def draw(self, index: int, companions: Callable[[Integers, Generator], Integers]) -> list[list[Draw]]:
-        """Return the batches of an epoch with the other classes ``companions(own, random)``, all distinct."""
+        """Return the batches of an epoch with images of the classes ``companions(own, random)`` beside the queries."""
         random = np.random.default_rng((self.seed, index))
         batches = []
         for queries in random.permutation(self.queries)[: len(self) * self.b].reshape(-1, self.b):
-            own = self.labels[queries]
-            others = companions(own, random)
-            images = self.by_class[self.first[others] + random.integers(self.sizes[others])]
+            others = companions(self.labels[queries], random)
+            images = self._images(queries, others, random)
             views = random.integers(self.views, size=len(others))
-            shown = queries[np.sort(np.unique(own, return_index=True)[1])] if self.fill else queries
-            drawn = zip(images.tolist(), views.tolist(), strict=True)
-            batches.append([*((query, index % self.views) for query in shown.tolist()), *drawn])
+            drawn = zip(images, views.tolist(), strict=True)
+            batches.append([*((query, index % self.views) for query in queries.tolist()), *drawn])
         return batches
+
+    def _images(self, queries: Integers, others: Integers, random: Generator) -> list[int]:
+        """Draw an image of each of the classes ``others``: one that the batch does not hold yet, where there is one."""
+        classes = np.concatenate([self.labels[queries], others])
+        earlier = np.tril(classes[:, None] == classes, -1).sum(1)[len(queries) :]  # images of the class before this one
+        left = self.sizes[others] - earlier
+        numbers = random.integers(np.where(left > 0, left, self.sizes[others]))
+        held = set(queries.tolist())
+        images: list[int] = []
+        for start, size, repeated, number in zip(self.first[others], self.sizes[others], earlier, numbers, strict=True):
+            choice = self.by_class[start : start + size]
+            if repeated:
+                unused = choice[~np.isin(choice, list(held))]
+                choice = unused if len(unused) else choice
+            images.append(int(choice[number]))
+            held.add(images[-1])
+        return images
 
 
 class RandomCandidateSampler:
-    """Control of the sampler ``hard``: the same queries and as many other classes and images, but random classes."""
+    """Control of the sampler ``hard``: the same queries, as many images, as many of one class, but random classes."""
 
     def __init__(self, hard: HardNegativeSampler) -> None:
         self.hard = hard
@@ -125,14 +139,48 @@ class RandomCandidateSampler:
         return self.hard.draw(index, self._random)
 
     def _random(self, own: Integers, random: Generator) -> Integers:
-        count = len(self.hard.companions(own))
-        drawn = random.choice(self.present, size=min(len(self.present), count + len(own)), replace=False)
-        return drawn[~np.isin(drawn, own)][:count]
+        """Return the companions with a random class, of no query, in place of each that is of no query."""
+        companions, queries = self.hard.companions(own).tolist(), set(own.tolist())
+        replaced = [name for name in dict.fromkeys(companions) if name not in queries]
+        drawn = random.choice(self.present, size=min(len(self.present), len(replaced) + len(own)), replace=False)
+        replacement = dict(zip(replaced, drawn[~np.isin(drawn, own)].tolist(), strict=False))
+        return np.array([replacement.get(name, name) for name in companions], dtype=np.int64)
 
 
-def table_width(classes: int, b: int, k: int, fill: bool = True) -> int:
-    """Return the columns that ``HardNegativeSampler`` needs in its table: enough to fill a batch from one row."""
-    return min(classes, b * k if fill else k)
+def table_width(classes: int, b: int, k: int, fill: Fill = "repeat") -> int:
+    """Return the columns that ``HardNegativeSampler`` needs: with ``distinct`` a batch may be filled from one row."""
+    return min(classes, b * k if fill == "distinct" else k)
+
+
+def mean_candidates(sizes: Sequence[int], table: Tensor, *, b: int, k: int, fill: Fill = "repeat") -> float:
+    """Return H, the mean number of distinct classes in a batch of ``HardNegativeSampler``, without drawing any.
+
+    The b queries of a batch are a random choice among all N, so a class that m of them have in their lists is missing
+    with the probability that all b are among the other N - m.
+
+    Args:
+        sizes: query images per class (C).
+        table: (C, W) of ``hard_negatives``, W at least K.
+        b: queries per batch.
+        k: K, classes per query, its own included.
+        fill: see ``HardNegativeSampler``.
+    """
+    queries = np.asarray(sizes, dtype=np.int64)
+    count, classes = int(queries.sum()), len(queries)
+    b = min(b, count)
+
+    def expected(width: int) -> float:
+        """Mean number of classes among the first ``width`` of the lists."""
+        near = table[:, :width].numpy()
+        having = np.bincount(near.ravel(), weights=queries.repeat(near.shape[1]), minlength=classes)
+        missing = np.ones(classes)
+        for drawn in range(b):
+            missing *= np.clip(count - having - drawn, 0, None) / (count - drawn)
+        return float(classes - missing.sum())
+
+    if fill == "distinct":
+        return min(classes, b * k - b + expected(1))
+    return expected(k)
 
 
 class StretchedSampler:

@@ -1,12 +1,18 @@
 """Settings of MAO."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 
 from maotune.data.draw import PoolMode
 from maotune.mao.neighbours import Underscores
+from maotune.mao.sampler import Fill
+
+
+def _fill_of_older_versions(value: Any) -> Any:
+    """Read ``true`` and ``false`` in the files of older versions."""
+    return ("distinct" if value else "short") if isinstance(value, bool) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +27,9 @@ class MaoSettings:
     """Query images per batch of the base stage; default: 4, fewer for few classes (Appendix B)."""
     k: int | None = None
     """K, classes per query, its own included; default: 8, fewer for few classes."""
-    fill: bool = True
-    """Fill batches up to b K classes where hard-negative lists overlap; off: leave them short, as released."""
+    fill: Annotated[Fill, BeforeValidator(_fill_of_older_versions)] = "repeat"
+    """Batches where hard-negative lists overlap: ``repeat`` has several images of such a class, b K in all (Eq. 5);
+    ``distinct`` has one of each and the next nearest classes, b K in all; ``short``, as released, one and no more."""
     candidates: Literal["unique", "per-image"] = "unique"
     """Candidates of the base stage: the distinct classes of the batch; or, as released, one per image."""
     underscores: Underscores = "both"

@@ -1,5 +1,7 @@
 """Stages, of which methods are lists: MAO's two, the learner as published, and controls between them."""
 
+import itertools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +19,16 @@ from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
 from maotune.mao.neighbours import hard_negatives
 from maotune.mao.pseudo_labels import PseudoLabelStore, predict_labels
-from maotune.mao.sampler import HardNegativeSampler, RandomCandidateSampler, StretchedSampler, table_width
+from maotune.mao.sampler import (
+    HardNegativeSampler,
+    RandomCandidateSampler,
+    StretchedSampler,
+    mean_candidates,
+    table_width,
+)
 from maotune.mao.settings import MaoSettings
+
+log = logging.getLogger(__name__)
 
 
 def hard_draws(
@@ -59,6 +69,36 @@ def hard_negative_table(classes: Sequence[str], settings: MaoSettings, cache: Pa
     b, k = settings.b_and_k(len(classes))
     width = table_width(len(classes), b, k, settings.fill)
     return hard_negatives(classes, width, underscores=settings.underscores, cache=cache)
+
+
+def count_candidates(
+    classes: Sequence[str], shots: Sequence[Sample], settings: MaoSettings, cache: Path | None = None
+) -> float:
+    """Return H, the mean number of candidates in a batch of MAO's base stage; warn where it is over half of C.
+
+    The loss over most of the classes is close to the one over all of them: the base stage then regularizes little. The
+    warning names the largest batches, with no larger b and K, that avoid this. Arguments as those of ``hard_draws``.
+    """
+    b, k = settings.b_and_k(len(classes))
+    sizes = _labels(shots).bincount(minlength=len(classes)).tolist()
+    table, half = hard_negative_table(classes, settings, cache), len(classes) / 2
+
+    def mean(b: int, k: int) -> float:
+        return mean_candidates(sizes, table, b=b, k=k, fill=settings.fill)
+
+    count = mean(b, k)
+    if count > half:
+        usable = [pair for pair in itertools.product(range(1, b + 1), range(2, k + 1)) if mean(*pair) <= half]
+        remedy = "no smaller b and K avoid this; the method hard-full shows what the batches do without the candidates"
+        if usable:
+            best = max(usable, key=lambda pair: (pair[0] * pair[1], pair[1]))
+            remedy = f"with mao.b={best[0]} mao.k={best[1]} it holds {mean(*best):.1f}"
+        log.warning(
+            "a batch of MAO's base stage (b = %d, K = %d, mao.fill=%s) holds %.1f of the %d classes on average, more "
+            "than half: its candidates restrict the loss little; %s",
+            *(b, k, settings.fill, count, len(classes), remedy),
+        )
+    return count
 
 
 class MakeBatches(Protocol):
@@ -141,7 +181,7 @@ class StageBuilder:
 
         over_batch = candidate_cross_entropy if settings.candidates == "unique" else per_image_cross_entropy
         classify: Classify = over_batch if candidates else F.cross_entropy
-        size = min(self.b * self.k, len(task.classes))
+        size = self.b * self.k if settings.fill == "repeat" else min(self.b * self.k, len(task.classes))
         return Stage(
             "base", task.classes, batches, classify, self.base_epochs, settings.lr, candidates,
             updates=self.base_updates, batch_size=size,

@@ -60,6 +60,8 @@ class RunPlan:
     tests: int
     views: int
     """Features per image in the bank; 0 where the image tower is tuned."""
+    candidates: float | None
+    """Mean number of classes in a batch of MAO's base stage, where the loss is over these alone."""
     parameters: int
     estimate: CostEstimate
 
@@ -71,6 +73,7 @@ class RunPlan:
     def __str__(self) -> str:
         stages = ", then ".join(
             f"{stage.name}: {stage.epochs} x {stage.updates} updates over {len(stage.classes)} classes"
+            + (f", {self.candidates:.1f} a batch on average" if self.candidates and stage.batch_candidates else "")
             for stage in self.stages
         )
         images = f"{self.shots} labelled, {self.unlabelled} unlabelled, {self.tests} test images"

@@ -15,7 +15,7 @@ from maotune.data.images.scan import Skipped
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
-from maotune.mao.stages import Task, hard_negative_table
+from maotune.mao.stages import Task, count_candidates, hard_negative_table
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
@@ -104,8 +104,11 @@ def tune_and_score(
     learner = build_learner(recipe, clip, splits.classes, open_run)
     pseudo_labels = _pseudo_label_store(folder)
     stages = build_stages(recipe.method, mao_task(recipe, pipeline, splits, pseudo_labels), recipe.mao)
+    candidates = None
+    if any(stage.batch_candidates for stage in stages):
+        candidates = count_candidates(splits.classes, splits.shots, recipe.mao, pipeline.bank.folder)
     if callback and stages and estimates:
-        callback(_run_plan(pipeline, learner, stages, splits))
+        callback(_run_plan(pipeline, learner, stages, splits, candidates))
     history = History()
     if stages:
         history = fit(
@@ -135,7 +138,7 @@ def tune_and_score(
         known = recipe.protocol_in_use.known_classes([splits.classes, splits.new_classes or splits.classes])
         prompts = {ZEROSHOT: StagePrompts(known, {})}
     neighbours = None
-    if any(stage.batch_candidates for stage in stages):
+    if candidates is not None:
         k = recipe.mao.b_and_k(len(splits.classes))[1]
         neighbours = hard_negative_table(splits.classes, recipe.mao, pipeline.bank.folder)[:, :k]
     return Outcome(recipe, result, prompts, Scoring.of(splits, evaluations, labels, neighbours), history)
@@ -164,7 +167,9 @@ def mao_task(recipe: Recipe, pipeline: Pipeline, splits: Splits, pseudo_labels: 
     )
 
 
-def _run_plan(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stage], splits: Splits) -> RunPlan:
+def _run_plan(
+    pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stage], splits: Splits, candidates: float | None
+) -> RunPlan:
     uses_bank = learner.uses_frozen_features and not learner.tunes_image_tower
     return RunPlan(
         stages=stages,
@@ -172,6 +177,7 @@ def _run_plan(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Sta
         unlabelled=len(splits.unlabelled.samples) if splits.unlabelled and uses_pool(stages) else 0,
         tests=sum(len(test.samples) for test in splits.tests.values()),
         views=pipeline.views if uses_bank else 0,
+        candidates=candidates,
         parameters=_parameters(learner),
         estimate=estimate(pipeline, learner, stages, splits),
     )

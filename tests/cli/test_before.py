@@ -1,5 +1,6 @@
 """What version 0.1.0 wrote on 25 November 2026 still loads, resumes and reports: an unfinished and a finished run of
-CoOp with MAO on icons-weather, and a sweep of which one trial was killed."""
+CoOp with MAO on icons-weather, and a sweep of which one trial was killed; settings whose default has changed are given.
+"""
 
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from maotune.train.session import load_prompts
 from tests.cli.conftest import Maotune
 
 BEFORE = Path(__file__).parent / "before"
+CHANGED = ["mao.fill=distinct"]
 TRAIN = [
     "train",
     "--data",
@@ -26,10 +28,11 @@ TRAIN = [
     "1",
     "shots=4",
     "epochs=8",
+    *CHANGED,
 ]
 RUN = [
     *("run", "base-to-new", "--data", "icons-weather", "--learners", "coop"),
-    *("--methods", "zeroshot", "plain", "mao", "--seeds", "1", "shots=4", "epochs=8"),
+    *("--methods", "zeroshot", "plain", "mao", "--seeds", "1", "shots=4", "epochs=8", *CHANGED),
 ]
 
 

@@ -37,7 +37,7 @@ def weather() -> NameDistances:
     return measure_name_distances(recipe())
 
 
-@pytest.mark.parametrize("changed", [{}, {"mao.pool": "train", "mao.b": 3, "mao.fill": False}, {"data.views": 2}])
+@pytest.mark.parametrize("changed", [{}, {"mao.pool": "train", "mao.b": 3, "mao.fill": "short"}, {"data.views": 2}])
 def test_the_draws_are_those_of_a_run(changed: dict[str, Any]) -> None:
     """What the stages of ``plain`` and ``mao`` ask for, once they begin."""
     given = recipe(seed=5, **changed)

@@ -1,4 +1,6 @@
 import dataclasses
+import logging
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -15,7 +17,7 @@ from maotune.mao.methods import METHODS, build_stages
 from maotune.mao.pseudo_labels import PseudoLabelStore
 from maotune.mao.sampler import StretchedSampler
 from maotune.mao.settings import MaoSettings
-from maotune.mao.stages import Task
+from maotune.mao.stages import Task, count_candidates
 from maotune.train.history import StepDone
 from maotune.train.loop import FitSettings, fit
 
@@ -162,7 +164,7 @@ def test_batches_of_the_base_stage():
     _, (random, _) = run("random-candidates")
     _, (plain,) = run("plain")
     assert {len(batch) for batch in hard} == {10}, "b = 2 and K = 5 for 12 classes"
-    assert all(len(batch.labels.unique()) == 10 for batch in hard + random)
+    assert [len(batch.labels.unique()) for batch in hard] == [len(batch.labels.unique()) for batch in random]
     assert {len(batch) for batch in plain} == {8}
     assert [batch.names[0] for batch in hard] == [batch.names[0] for batch in random], "the same queries"
     assert [batch.names for batch in hard] != [batch.names for batch in random]
@@ -170,7 +172,7 @@ def test_batches_of_the_base_stage():
 
 
 def test_options_of_the_base_stage():
-    stages, (short, _) = run("mao", MaoSettings(b=3, k=2, fill=False, candidates="per-image", lr=0.01))
+    stages, (short, _) = run("mao", MaoSettings(b=3, k=2, fill="short", candidates="per-image", lr=0.01))
     assert {stage.lr for stage in stages} == {0.01}
     assert stages[0].classify is per_image_cross_entropy
     assert len(short) == 2 * 16
@@ -179,6 +181,25 @@ def test_options_of_the_base_stage():
     used = {name for batch in wide for name in batch.names}
     assert len(used) > 48
     assert all(int(batch.names[0][-1]) < 4 for batch in wide), "queries are the shots"
+
+
+@pytest.mark.parametrize("fill", ["repeat", "distinct", "short"])
+def test_it_warns_where_a_batch_holds_more_than_half_of_the_classes_and_names_the_largest_that_does_not(fill, caplog):
+    def count(b: int, k: int) -> float:
+        return count_candidates(BASE, samples(BASE, 4), MaoSettings(b=b, k=k, fill=fill))
+
+    with caplog.at_level(logging.WARNING):
+        assert count(3, 6) > 6
+    (warning,) = caplog.messages
+    b, k = map(int, re.findall(r"with mao\.b=(\d) mao\.k=(\d)", warning)[0])
+    caplog.clear()
+    assert count(b, k) <= 6
+    assert not caplog.records
+    larger = [(p, q) for p in range(1, 4) for q in range(2, 7) if p * q > b * k]
+    assert min(count(*pair) for pair in larger) > 6
+    caplog.clear()
+    assert count_candidates(BASE[:3], samples(BASE[:3], 4), MaoSettings(b=2, k=2, fill=fill)) > 1.5
+    assert "no smaller b and K avoid this; the method hard-full" in caplog.text
 
 
 def test_the_step_matched_control_has_as_many_updates_as_mao():

@@ -41,7 +41,7 @@ def released_sampler(run: str, **more) -> HardNegativeSampler:
     name, b, k = run.rsplit("_", 2)
     table = torch.tensor(SAMPLER[name]["released_topk"])
     labels = torch.arange(len(table)).repeat_interleave(16)
-    return HardNegativeSampler(labels, table, b=int(b[1:]), k=int(k[1:]), views=1, seed=1, fill=False, **more)
+    return HardNegativeSampler(labels, table, b=int(b[1:]), k=int(k[1:]), views=1, seed=1, fill="short", **more)
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -51,6 +51,8 @@ def test_updates_and_missing_features_are_counted(planned: Callable[..., RunPlan
     assert plan.estimate.encoding > 0
     assert "18 in all" in str(plan)
     assert "GB of memory" in str(plan)
+    assert "base: 2 x 6 updates over 2 classes, 2.0 a batch on average" in str(plan)
+    assert planned(method="hard-full").candidates is None, "its loss is over all classes"
 
 
 def test_features_in_the_bank_cost_nothing(planned: Callable[..., RunPlan], photos: Path) -> None:
