@@ -1,24 +1,34 @@
 """Decode one picture, as a camera, phone or scanner wrote it, into upright RGB, or refuse it with a reason."""
 
+import contextlib
 import functools
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from maotune.data.images.formats import HEAD, READABLE, formats_of, why_unreadable
+from maotune.data.images.formats import HEAD, READABLE, formats_of, recognise, why_unreadable
+from maotune.data.images.memory import LIMIT, reserve
 from maotune.data.sets.dataset import UnreadableImage
 from maotune.files import sha256
 
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused undecoded: a few bytes of PNG can unpack to gigabytes (Pillow's own limit)."""
+MAX_BYTES = 1 << 26
+"""Larger files are refused unread where the decoder of their format holds the whole file in memory (``_IN_MEMORY``)."""
+
+_IN_MEMORY = ("WEBP", "AVIF", "HEIF", "JPEG2000")
+_BYTES_PER_PIXEL = {"WEBP": 16, "AVIF": 24, "HEIF": 24, "JPEG2000": 24}
+"""Memory of decoding at its peak, as measured, where it is more than the picture (4) and its RGB copy (4)."""
+_TILE = 1 << 18
+"""Pixels that are converted at a time where a conversion needs more memory than its result."""
 
 _GDAL_NODATA = 42113
 """TIFF tag: the value of pixels without data."""
@@ -34,17 +44,40 @@ def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
     """Decode an open file into the upright RGB picture.
 
     The EXIF orientation is applied; transparency lies on white; 16-bit and floating point grey values are
-    scaled to 8 bits (``_eight_bits``); of several frames the first is used.
+    scaled to 8 bits (``_grey_range``); of several frames the first is used.
 
     Raises:
-        UnreadableImage: broken, cut off, no picture, or of more than ``MAX_PIXELS`` pixels. The message
-        begins with ``name``.
+        UnreadableImage: broken, cut off, no picture, or too large: of more than ``MAX_PIXELS`` pixels (fewer in some
+        formats), or of more than ``MAX_BYTES``. The message begins with ``name``.
     """
-    with _refusals(name), _open(file, name) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        image.load()
-        return _rgb(_upright(image), _no_data(image))
+    with _refusals(name), _turn_to_open(file, name), _open(file, name) as image:
+        pixels, bytes_each = image.width * image.height, _bytes_per_pixel(image)
+        if pixels > (most := min(MAX_PIXELS, LIMIT // bytes_each)):
+            raise UnreadableImage(f"{name}: {_too_many_pixels(most)}", "too large")
+        with reserve(pixels * bytes_each):
+            image.load()
+            return _rgb(_upright(image, in_place=True), _no_data(image))
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    bits: tuple[int, ...] = getattr(image, "tag_v2", {}).get(
+        TiffImagePlugin.BITSPERSAMPLE, ()
+    )  # a strip may be the whole picture
+    known = _BYTES_PER_PIXEL.get(image.format or "", 8)
+    return max(known, 4 + sum(bits) // 8, 10 if "progressive" in image.info else 0)  # JPEG's coefficients
+
+
+def _too_many_pixels(most: int) -> str:
+    return f"more than {most / 1e6:.0f} million pixels; make a smaller copy"
+
+
+def _turn_to_open(file: BinaryIO, name: str) -> AbstractContextManager[None]:
+    """Refuse a file that is too large to be opened; one that Pillow decodes when it opens it has all memory."""
+    head = file.read(HEAD)
+    if recognise(head) in _IN_MEMORY and file.seek(0, os.SEEK_END) > MAX_BYTES:
+        raise UnreadableImage(f"{name}: more than {MAX_BYTES >> 20} MiB, too many for this format", "too large")
+    file.seek(0)
+    return reserve(LIMIT) if head.startswith((b"\0\0\1\0", b"icns")) else contextlib.nullcontext()  # icons
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
@@ -69,22 +102,44 @@ def _refusals(name: str) -> Iterator[None]:
         raise UnreadableImage(f"{name}: {reason}", kind) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # the picture is good even where its EXIF block is not
-        return image
+def _upright(image: Image.Image, in_place: bool = False) -> Image.Image:
+    with contextlib.suppress(Exception):  # the picture is good even where its EXIF block is not
+        if not in_place:
+            return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _rgb(image: Image.Image, no_data: float | None) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image), no_data)).convert("RGB")
+        low, high = _grey_range(image, no_data)
+        return _by_tiles(image, lambda tile: Image.fromarray(_eight_bits(tile, no_data, low, high)).convert("RGB"))
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGB", rgba.size, (255, 255, 255))
-        canvas.paste(rgba, mask=rgba.getchannel("A"))
-        return canvas
+        return _by_tiles(image, _on_white)
     return image.convert("RGB")
+
+
+def _by_tiles(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Return an RGB picture, converted a tile at a time: a conversion of the whole could take several times as much."""
+    canvas = Image.new("RGB", image.size)
+    for box in _tiles(image):
+        canvas.paste(convert(image.crop(box)), box)
+    return canvas
+
+
+def _tiles(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    width = max(1, min(image.width, _TILE))
+    height = _TILE // width
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            yield left, top, min(left + width, image.width), min(top + height, image.height)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    canvas = Image.new("RGB", rgba.size, (255, 255, 255))
+    canvas.paste(rgba, mask=rgba.getchannel("A"))
+    return canvas
 
 
 def _no_data(image: Image.Image) -> float | None:
@@ -95,30 +150,43 @@ def _no_data(image: Image.Image) -> float | None:
         return None
 
 
-def _eight_bits(grey: np.ndarray, no_data: float | None) -> np.ndarray:
-    """Scale the full range of 8, 10, 12, 14 or 16 bits, the least that holds the values, or of fractions, to 0..255.
-
-    Any other range is stretched. Pixels without data (NaN, infinite, ``no_data`` or a usual value for it) are black.
-    """
-    values = grey.astype(np.float64)
+def _values(grey: Image.Image, no_data: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values, and which are data: not NaN, infinite, ``no_data`` or a usual value for it."""
+    values = np.asarray(grey).astype(np.float64)
     present = (
         np.isfinite(values)
         & (np.abs(values) < 1e30)
         & ~np.isin(values, (*_NO_DATA, np.nan if no_data is None else no_data))
     )
-    low, high = float(values.min(where=present, initial=np.inf)), float(values.max(where=present, initial=-np.inf))
-    if low > high:
-        return np.zeros(grey.shape, np.uint8)
-    full = (1.0,) if np.issubdtype(grey.dtype, np.floating) else _FULL_RANGES
+    return values, present
+
+
+def _grey_range(grey: Image.Image, no_data: float | None) -> tuple[float, float]:
+    """Return which values become 0 and 255.
+
+    That is the full range of 8, 10, 12, 14 or 16 bits, the least that holds the values, or of fractions; else the
+    smallest and the largest value.
+    """
+    low, high = np.inf, -np.inf
+    for box in _tiles(grey):
+        values, present = _values(grey.crop(box), no_data)
+        low, high = float(values.min(where=present, initial=low)), float(values.max(where=present, initial=high))
+    full = (1.0,) if grey.mode == "F" else _FULL_RANGES
     if low >= 0 and high <= full[-1]:
-        low, high = 0.0, next(most for most in full if high <= most)
+        return 0.0, next(most for most in full if high <= most)
+    return low, high
+
+
+def _eight_bits(grey: Image.Image, no_data: float | None, low: float, high: float) -> np.ndarray:
+    """Scale the range to 0..255; pixels without data are black."""
+    values, present = _values(grey, no_data)
     return np.where(present, np.round((values - low) * (255 / max(high - low, 1e-12))), 0).astype(np.uint8)
 
 
 def _kind_and_reason(error: Exception) -> tuple[str, str]:
     """Return kind and reason of a refusal, in words for people."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return "too large", f"more than {MAX_PIXELS / 1e6:.0f} million pixels; make a smaller copy"
+        return "too large", _too_many_pixels(MAX_PIXELS)
     if isinstance(error, UnidentifiedImageError):
         return "not a picture", f"no picture in a format that can be read ({READABLE})"
     if isinstance(error, FileNotFoundError):
@@ -181,7 +249,7 @@ class MemoryImage:
         Raises:
             UnreadableImage: its colours cannot be converted, or its file turns out broken when it is loaded.
         """
-        with _refusals(self.name):
+        with _refusals(self.name), reserve(8 * self.image.width * self.image.height):
             return _rgb(_upright(self.image), _no_data(self.image))
 
     def digest(self) -> str:

@@ -5,10 +5,12 @@ import io
 import logging
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image
 
@@ -45,34 +47,65 @@ class TarImage:
         Raises:
             UnreadableImage: see ``upright_rgb``; also where the archive is missing or cut off.
         """
-        return upright_rgb(io.BytesIO(self._bytes()), self.name)
+        with self._open() as file:
+            return upright_rgb(file, self.name)
 
     def digest(self) -> str:
         """Return the hex SHA-256 of the picture's file, the same as outside the archive."""
-        try:
-            modified = os.stat(self.shard).st_mtime_ns
-        except OSError as error:
-            raise UnreadableImage(f"{self.name}: the archive cannot be read ({error})", "missing") from error
-        return _digest(self, modified)
+        with self._refusals():
+            return _digest(self, os.stat(self.shard).st_mtime_ns)
 
-    def _bytes(self) -> bytes:
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
         try:
-            with self.shard.open("rb") as file:
-                file.seek(self.offset)
-                content = file.read(self.size)
+            yield
         except OSError as error:
             raise UnreadableImage(f"{self.name}: the archive cannot be read ({error})", "missing") from error
-        if len(content) < self.size:
-            raise UnreadableImage(f"{self.name}: the archive is cut off", "truncated")
-        if not content:
-            raise UnreadableImage(f"{self.name}: the file is empty", "empty")
-        return content
+
+    def _open(self) -> io.BufferedReader:
+        with self._refusals():
+            part = _Part(self.shard, self.offset, self.size)
+        if part.cut_off or not self.size:
+            part.close()
+            reason, kind = ("the archive is cut off", "truncated") if part.cut_off else ("the file is empty", "empty")
+            raise UnreadableImage(f"{self.name}: {reason}", kind)
+        return io.BufferedReader(part)
+
+
+class _Part(io.RawIOBase):
+    """A part of a file, as a file: what an archive says of its members' sizes decides no amount of memory."""
+
+    def __init__(self, path: Path, offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._at = path.open("rb"), offset, size, 0
+        self.cut_off = os.fstat(self._file.fileno()).st_size < offset + size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, position + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._offset + self._at)
+        content = self._file.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 @lru_cache(maxsize=1 << 18)
 def _digest(image: TarImage, modified_ns: int) -> str:
     """Hash a picture once as long as its archive is not modified."""
-    return hashlib.sha256(image._bytes()).hexdigest()
+    with image._open() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
