@@ -1,6 +1,7 @@
 """From the runs of a folder to a report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TypeVar
 
 from maotune.experiments.catalog import EXPERIMENTS
 from maotune.report import figures, sentences, tables
@@ -11,6 +12,8 @@ from maotune.report.frame import ExperimentRuns
 from maotune.report.provenance import provenance_section
 from maotune.report.pseudo_labels import pseudo_label_section
 
+Part = TypeVar("Part")
+
 
 def build_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str] = (), title: str = "maotune") -> Report:
     """Build the report.
@@ -20,32 +23,24 @@ def build_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str] 
         commands: that made them.
         title: of the report.
     """
-    with_scores = [runs for runs in experiments if runs.scores.keys]
-    compared = {runs.name: compare_mao(runs) for runs in with_scores}
-    main = _main(with_scores, compared)
-    comparisons = compared[main.name] if main else []
+    compared = [(runs, compare_mao(runs)) for runs in experiments if runs.scores.measure]
+    # The answer is on base-to-new, else on the first experiment that compares with MAO, else on the first.
+    order = sorted(compared, key=lambda entry: (entry[0].name != "base-to-new", not entry[1]))
+    main, comparisons = order[0] if order else (None, [])
     answer = sentences.answer(main, comparisons) if main else "There is no finished run yet."
-    details = [class_section(main), pseudo_label_section(main)] if main else []
-    sections = [_experiment_section(runs, compared[runs.name]) for runs in with_scores]
-    sections += [section for section in reversed(details) if section]
-    sections.append(provenance_section(experiments, commands))
+    details = [pseudo_label_section(main), class_section(main)] if main else []
     return Report(
         title=title,
-        subtitle=_subtitle(experiments, main),
+        subtitle=sentences.subtitle(experiments, main),
         answer=("So far, " if main and main.missing else "") + answer,
-        evidence=tuple(sentences.evidence(main, comparisons)) if main else (),
-        warnings=tuple(sentences.warnings(experiments)),
-        sections=tuple(sections),
+        evidence=sentences.evidence(main, comparisons) if main else (),
+        warnings=sentences.warnings(experiments),
+        sections=[
+            *(_experiment_section(runs, comparisons) for runs, comparisons in compared),
+            *filter(None, details),
+            provenance_section(experiments, commands),
+        ],
     )
-
-
-def _main(
-    experiments: Sequence[ExperimentRuns], compared: Mapping[str, Sequence[MaoComparison]]
-) -> ExperimentRuns | None:
-    """Return the experiment of the answer: base-to-new, else the first that compares with MAO, else the first."""
-    by_name = {runs.name: runs for runs in experiments}
-    with_mao = [runs for runs in experiments if compared[runs.name]]
-    return by_name.get("base-to-new") or next(iter(with_mao or experiments), None)
 
 
 def _experiment_section(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> Section:
@@ -54,34 +49,16 @@ def _experiment_section(runs: ExperimentRuns, comparisons: Sequence[MaoCompariso
         runs.name,
         f"{runs.name}: counterpart of {experiment.counterpart}" if experiment else runs.name,
         text=(f"{experiment.summary[0].upper()}{experiment.summary[1:]}.",) if experiment else (),
-        tables=tuple(
-            filter(
-                None,
-                [
-                    tables.differences(runs, comparisons), tables.averages(runs), tables.results(runs),
-                    tables.published(runs), tables.stages(runs), tables.cost(runs),
-                ],
-            )
+        tables=_filled(
+            tables.differences(runs, comparisons), tables.averages(runs), tables.results(runs),
+            tables.published(runs) or tables.orientation(runs), tables.stages(runs), tables.cost(runs),
         ),
-        figures=tuple(
-            filter(
-                None,
-                [
-                    figures.plot_differences(runs, comparisons), figures.plot_base_against_new(runs),
-                    figures.plot_curves(runs), figures.plot_cost(runs), figures.plot_losses(runs),
-                ],
-            )
+        figures=_filled(
+            figures.plot_differences(runs, comparisons), figures.plot_base_against_new(runs), figures.plot_curves(runs),
+            figures.plot_cost(runs), figures.plot_losses(runs),
         ),
     )  # fmt: skip
 
 
-def _subtitle(experiments: Sequence[ExperimentRuns], main: ExperimentRuns | None) -> str:
-    finished = len({run.trial.folder for runs in experiments for run in runs.finished})
-    if main is None:
-        return f"{finished} finished runs"
-    seeds, sets = len({run.result.seed for run in main.finished}), len(main.scores.datasets)
-    learners = dict.fromkeys(learner for learner, _, _ in main.scores.keys if learner)
-    return (
-        f"{finished} finished runs; {main.name}: {sets} data set{'s' * (sets != 1)}, {', '.join(learners)}, "
-        f"{seeds} seed{'s' * (seeds != 1)}"
-    )
+def _filled(*parts: Part) -> list[Part]:
+    return [part for part in parts if part]

@@ -101,7 +101,7 @@ def compare_mao(runs: ExperimentRuns) -> list[MaoComparison]:
                 ("" if against == ZEROSHOT else learner, against, each) for each in dict.fromkeys((variant, ""))
             ]
             counterpart = next((key for key in counterparts if key in scores.keys), None)
-            if counterpart and (found := pair(scores, (learner, method, variant), counterpart, scores.measure or "")):
+            if counterpart and (found := pair(scores, (learner, method, variant), counterpart, scores.measure)):
                 comparisons.append(MaoComparison(f"{learner} ({variant})" if variant else learner, against, found))
     return comparisons
 

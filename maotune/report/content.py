@@ -3,10 +3,24 @@
 Text is never markup: class names come from users, and each format escapes for itself (``render``).
 """
 
-from collections.abc import Callable, Sequence
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple
 
 import pandas as pd
+
+
+class Cell(NamedTuple):
+    """A cell as formats show it."""
+
+    mean: str
+    """Or a word."""
+    std: str
+    best: bool
+    """Whether it is the best of its column."""
 
 
 @dataclass(frozen=True)
@@ -16,74 +30,78 @@ class ReportTable:
     name: str
     """Unique in the report: anchors and LaTeX labels are made of it."""
     caption: str
-    data: pd.DataFrame
-    """Cells as text. The index levels are labels of rows; the columns have two levels, group and column."""
-    notes: tuple[str, ...] = ()
+    labels: Sequence[str]
+    """Headings of the label columns."""
+    titles: Sequence[str]
+    rows: Sequence[tuple[Sequence[str], Sequence[str]]]
+    """Labels and cells."""
+    notes: Sequence[str] = ()
+    """Sentences below the table."""
+    groups: Sequence[str] = ()
+    """Group of each column, if columns are grouped."""
     words: bool = False
     """Whether cells are words: left-aligned and wrapped."""
-    best: frozenset[tuple[int, int]] = frozenset()
-    """Places (row, column) of the best cells of their columns."""
+    mark_best: int = 0
+    """The highest numbers of so many first columns are marked, in tables of several rows."""
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The cells of each row."""
+        table = pd.DataFrame([[*cells] for _, cells in self.rows], dtype=object)
+        marked = table.iloc[:, : self.mark_best if len(table) > 1 else 0]
+        means = marked.apply(lambda column: pd.to_numeric(column.str.split(" ").str[0], errors="coerce"))
+        best = (means == means.max()).reindex(columns=table.columns, fill_value=False).to_numpy()
+        return [
+            [
+                Cell(*(cell.partition(" ± ")[::2] if not self.words else (cell, "")), bool(mark))
+                for cell, mark in zip(cells, marks, strict=True)
+            ]
+            for (_, cells), marks in zip(self.rows, best, strict=True)
+        ]
+
+    @property
+    def slug(self) -> str:
+        """The name, in characters that LaTeX takes in a label."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower())
 
     @property
     def rules(self) -> set[int]:
         """Rows above which a rule is drawn: wherever the first label changes."""
-        first = [str(label) for label in self.data.index.get_level_values(0)]
-        return (
-            {row for row in range(1, len(first)) if first[row] != first[row - 1]}
-            if len({*first}) < len(first)
-            else set()
-        )
+        first = [labels[0] for labels, _ in self.rows]
+        repeated = len({*first}) < len(first)
+        return {row for row in range(1, len(first)) if repeated and first[row] != first[row - 1]}
 
-    def blocks(self, width: int) -> list[range]:
-        """Split the columns into blocks of at most ``width`` (or one group), as the paper prints Table 1."""
-        groups = list(dict.fromkeys(self.data.columns.get_level_values(0)))
-        sizes = [int((self.data.columns.get_level_values(0) == group).sum()) for group in groups]
-        blocks = [range(0)]
-        for size in sizes:
-            last = blocks[-1]
-            if len(last) and len(last) + size > width:
-                blocks.append(range(last.stop, last.stop + size))
-            else:
-                blocks[-1] = range(last.start, last.stop + size)
+    def blocks(self, width: int = sys.maxsize) -> list[list[tuple[str, list[int]]]]:
+        """Split the columns into blocks of at most ``width`` (or one group), as the paper prints Table 1.
+
+        A block is a list of groups, each with the places of its columns.
+        """
+        blocks: list[list[tuple[str, list[int]]]] = [[]]
+        groups = self.groups or [""] * len(self.titles)
+        for group, places in groupby(range(len(groups)), key=groups.__getitem__):
+            columns = [*places]
+            if blocks[-1] and sum(len(others) for _, others in blocks[-1]) + len(columns) > width:
+                blocks.append([])
+            blocks[-1].append((group, columns))
         return blocks
 
 
-def make_table(
-    name: str,
-    caption: str,
-    labels: Sequence[str],
-    columns: Sequence[tuple[str, str]],
-    rows: Sequence[tuple[Sequence[str], Sequence[str]]],
-    notes: Sequence[str] = (),
-    *,
-    words: bool = False,
-    mark_best: int = 0,
-) -> ReportTable:
-    """Make a table.
+class LineStyle(NamedTuple):
+    """Colour, marker and dashes of a method, in figures and legends."""
 
-    Args:
-        name: see ``ReportTable``.
-        caption: see ``ReportTable``.
-        labels: headings of the label columns.
-        columns: group and title of each column.
-        rows: labels and cells.
-        notes: sentences below the table.
-        words: whether cells are words.
-        mark_best: the highest numbers of so many first columns are marked, in tables of several rows.
-    """
-    index = pd.MultiIndex.from_tuples([tuple(row) for row, _ in rows], names=list(labels))
-    data = pd.DataFrame(
-        [list(cells) for _, cells in rows], index, pd.MultiIndex.from_tuples(list(columns)), dtype=object
-    )
-    best: set[tuple[int, int]] = set()
-    for place in range(mark_best if len(rows) > 1 else 0):
-        means = pd.to_numeric(data.iloc[:, place].str.split(" ").str[0], errors="coerce")
-        best |= {(row, place) for row, mean in enumerate(means) if mean == means.max()}
-    return ReportTable(name, caption, data, tuple(notes), words, frozenset(best))
+    colour: str
+    """A CSS variable of the page."""
+    marker: str
+    """Marker of matplotlib."""
+    mark: str
+    """The marker as a character, for legends."""
+    dash: str = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     """One drawing."""
 
     label: str
@@ -93,26 +111,20 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class LegendEntry:
-    """A mark of a legend, its colour, and its meaning."""
-
-    mark: str
-    colour: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
 class FigurePanels:
     """Panels that are read together."""
 
     name: str
     caption: str
-    panels: tuple[Panel, ...]
-    legend: tuple[LegendEntry, ...] = ()
+    panels: Sequence[Panel]
+    legend: Mapping[str, LineStyle] = field(default_factory=dict)
+    """Meaning -> mark and colour."""
+
+    def __bool__(self) -> bool:
+        return bool(self.panels)
 
 
-@dataclass(frozen=True, slots=True)
-class ClassPicture:
+class ClassPicture(NamedTuple):
     """A class with one of its images."""
 
     image: Callable[[], str]
@@ -128,14 +140,19 @@ class Section:
     name: str
     title: str
     text: tuple[str, ...] = ()
-    tables: tuple[ReportTable, ...] = ()
-    figures: tuple[FigurePanels, ...] = ()
-    galleries: tuple[tuple[str, tuple[ClassPicture, ...]], ...] = ()
-    """Title and pictures of each gallery."""
-    closing: tuple[ReportTable, ...] = ()
+    tables: Sequence[ReportTable] = ()
+    figures: Sequence[FigurePanels] = ()
+    galleries: Mapping[str, Sequence[ClassPicture]] = field(default_factory=dict)
+    """Pictures of each gallery by its title."""
+    closing: Sequence[ReportTable] = ()
     """Tables below figures and pictures."""
     code: str = ""
     """Commands."""
+
+    @property
+    def fence(self) -> str:
+        """Backticks around the commands in Markdown, more than they have themselves."""
+        return "`" * (1 + max((len(run) for run in re.findall("`+", self.code)), default=2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +163,11 @@ class Report:
     subtitle: str
     answer: str
     """One sentence: did MAO help here?"""
-    evidence: tuple[str, ...] = ()
+    evidence: Sequence[str] = ()
     """A sentence per learner with the figures behind the answer."""
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
     """Sentences on what is missing or failed."""
-    sections: tuple[Section, ...] = field(default=())
+    sections: Sequence[Section] = ()
 
     @property
     def tables(self) -> list[ReportTable]:

@@ -3,48 +3,26 @@
 import html
 import io
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from maotune.report.content import LegendEntry, Panel
+import numpy as np
+
+from maotune.report.content import FigurePanels, LineStyle, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    Paint = Callable[[Axes], object]
+
+TEMPLATES = files("maotune.report") / "templates"
 WIDTH, HEIGHT = 3.9, 3.0
 """Inches of a panel; the page scales it."""
-
-COLOURS = {
-    "ink": "#1c1f24",
-    "muted": "#6b717b",
-    "line": "#d5d8dd",
-    "paper": "#fdfdfe",
-    "blue": "#0072b2",
-    "orange": "#d98200",
-    "green": "#00815e",
-    "red": "#c8501a",
-    "purple": "#a95590",
-    "sky": "#3f98c9",
-}
+COLOURS = dict(re.findall(r"--(\w+): (#\w+);", (TEMPLATES / "page.css").read_text(encoding="utf-8").split("@media")[0]))
 """CSS variables of the page, and the colours that stand for them while drawing. A colour-blind-safe palette, after
 Okabe and Ito; a marker goes with each colour."""
-
-
-@dataclass(frozen=True, slots=True)
-class LineStyle:
-    """Colour, marker and dashes of a method."""
-
-    colour: str
-    marker: str
-    """Marker of matplotlib."""
-    mark: str
-    """The marker as a character, for legends."""
-    dash: str = "-"
-
-
 STYLES = {
     "zeroshot": LineStyle("muted", "s", "■", ":"),
     "plain": LineStyle("blue", "o", "●", "-"),
@@ -61,89 +39,49 @@ OTHERS = (
 )
 
 
-def styles(methods: list[str]) -> dict[str, LineStyle]:
+def styles(methods: Iterable[str]) -> dict[str, LineStyle]:
     """Return a style per method; well-known methods always have the same."""
+    methods = list(dict.fromkeys(methods))
     others = [method for method in methods if method not in STYLES]
     return {m: STYLES.get(m) or OTHERS[others.index(m) % len(OTHERS)] for m in methods}
 
 
-def legend(drawn: dict[str, LineStyle]) -> tuple[LegendEntry, ...]:
-    """Return a legend."""
-    return tuple(LegendEntry(style.mark, style.colour, name) for name, style in drawn.items())
-
-
-def colour(name: str) -> str:
-    """Return the drawing colour of a CSS variable."""
-    return COLOURS[name]
-
-
-@contextmanager
-def _page_style() -> "Iterator[None]":
-    import matplotlib as mpl
-
-    settings: dict[str, Any] = {
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "maotune",  # the same drawing, the same bytes
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 8.5,
-        "axes.titlesize": 9.5,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.7,
-        "axes.edgecolor": COLOURS["muted"],
-        "axes.labelcolor": COLOURS["muted"],
-        "axes.titlecolor": COLOURS["ink"],
-        "axes.facecolor": "none",
-        "figure.facecolor": "none",
-        "text.color": COLOURS["ink"],
-        "xtick.color": COLOURS["muted"],
-        "ytick.color": COLOURS["muted"],
-        "xtick.major.width": 0.7,
-        "ytick.major.width": 0.7,
-        "grid.color": COLOURS["line"],
-        "grid.linewidth": 0.6,
-        "axes.axisbelow": True,
-        "hatch.color": COLOURS["paper"],
-        "hatch.linewidth": 0.8,
-        "lines.linewidth": 1.5,
-        "lines.markersize": 5,
-    }
-    with mpl.rc_context(settings):
-        yield
-
-
-def draw(name: str, label: str, paint: "Callable[[Axes], object]", height: float = HEIGHT) -> Panel:
-    """Return a panel with one pair of axes.
+def draw_panels(
+    name: str, caption: str, panels: "Iterable[tuple[str, Paint, float]]", legend: Mapping[str, LineStyle]
+) -> FigurePanels:
+    """Return a figure.
 
     Args:
-        name: unique in the page; ids inside the drawing begin with it.
-        label: describes the drawing, for people who do not see it.
-        paint: draws into the axes, with ``colour(...)`` for colours.
-        height: in inches.
+        name: unique in the page; ids inside the drawings begin with it.
+        caption: below the drawings.
+        panels: of each a description for people who do not see it, a function that paints into its axes, with
+            ``COLOURS``, and its height in inches.
+        legend: meaning -> mark and colour.
     """
-    return Panel(label, partial(_draw, name, label, paint, height))
+    drawn = [
+        Panel(label, partial(_draw, f"{name}-{number}", label, paint, height))
+        for number, (label, paint, height) in enumerate(panels)
+    ]
+    return FigurePanels(name, caption, drawn, legend)
 
 
-def _draw(name: str, label: str, paint: "Callable[[Axes], object]", height: float) -> str:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
+def _draw(name: str, label: str, paint: "Paint", height: float) -> str:
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with _page_style():
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
+    parts = {"ink": ("text.color", "axes.titlecolor"), "line": ("grid.color",), "paper": ("hatch.color",)}
+    parts["muted"] = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    colours = {part: COLOURS[colour] for colour, of in parts.items() for part in of}
+    with mpl.rc_context(colours, str(TEMPLATES / "drawing.mplstyle")):
+        figure, file = Figure(figsize=(WIDTH, height)), io.StringIO()
         paint(figure.add_subplot())
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _for_page(file.getvalue(), name, label)
 
 
 def _for_page(svg: str, name: str, label: str) -> str:
     """Return the ``<svg>`` element with unique ids, the page's colours and font, and a label for screen readers."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r'(?:xlink:href="|url\()#([^")]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", svg)
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", svg)
@@ -157,3 +95,70 @@ def _for_page(svg: str, name: str, label: str) -> str:
     text = html.escape(label)
     opened = f'<svg {spaces} viewBox="{box[1] if box else ""}" role="img" aria-label="{text}"><title>{text}</title>'
     return re.sub(r"<svg [^>]*>", lambda old: opened, svg, count=1)
+
+
+class Line(NamedTuple):
+    """Points of one method."""
+
+    style: LineStyle
+    points: Sequence[tuple[float, float]]
+    bars: Sequence[float] | None = None
+    name: str = ""
+    """Written beside the first point."""
+
+
+def paint_lines(
+    axes: "Axes", lines: Iterable[Line], title: str, labels: tuple[str, str], level: float | None = None
+) -> None:
+    """Draw lines with their markers, bars and names; zero-shot CLIP as a dotted line at ``level``."""
+    for line in lines:
+        x, y = zip(*line.points, strict=True)
+        colour, dash = COLOURS[line.style.colour], line.style.dash
+        marks: dict[str, Any] = {"marker": line.style.marker, "linestyle": dash, "color": colour}
+        axes.errorbar(x, y, line.bars, markersize=4, linewidth=1.3, elinewidth=0.8, capsize=2, **marks)
+        write(axes, line.name, line.points[0], (4, 4))
+    if level is not None:
+        axes.axhline(level, color=COLOURS["muted"], linestyle=":", linewidth=1)
+    axes.grid(axis="y")
+    axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
+
+
+def write(axes: "Axes", text: str, place: tuple[float, float], offset: tuple[float, float], **look: Any) -> None:
+    """Write a small text beside a place, ``offset`` points away."""
+    look = {"fontsize": 7, "color": COLOURS["muted"]} | look
+    axes.annotate(text, place, offset, textcoords="offset points", **look)
+
+
+def label_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Let the y axis be one row per name, from the top down."""
+    axes.set_yticks(range(len(names)), [*names])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def place_names(
+    axes: "Axes", height: float, names: Mapping[str, tuple[float, float]], points: Sequence[tuple[float, float]]
+) -> None:
+    """Write names beside their places, where they cover the fewest points and other names.
+
+    Args:
+        axes: with their final limits.
+        height: of the panel in inches.
+        names: and their places.
+        points: that should stay visible.
+    """
+    low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
+    unit = (high - low) / (72 * WIDTH * 0.84, 72 * height * 0.8)  # of one point, in data
+    taken = [(point - 3 * unit, point + 3 * unit) for point in np.array(points)]
+    for name, place in names.items():
+        size = np.array([3.9 * len(name), 6])
+        offsets = np.array([(dx, dy) for dy in (-2.5, 4, -9, 10, -15) for dx in (5, -5 - size[0], -size[0] / 2)])
+        starts = place + offsets * unit
+        ends = starts + size * unit
+        low_taken, high_taken = np.array(taken).swapaxes(0, 1)
+        shared = np.minimum(ends[:, None], high_taken) - np.maximum(starts[:, None], low_taken)
+        outside = ((starts < low) | (ends > high)).any(axis=1)
+        covered = shared.clip(0).prod(axis=2).sum(axis=1) + outside * (size * unit).prod()
+        best = covered.argmin()
+        taken.append((starts[best], ends[best]))
+        write(axes, name, place, offsets[best])

@@ -5,8 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -31,8 +30,7 @@ Key = tuple[str, str, str]
 """Learner, method and variant: a row of most tables. Zero-shot CLIP has neither learner nor variant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(NamedTuple):
     """Mean over seeds and sample standard deviation, in percent; no deviation for one seed."""
 
     mean: float
@@ -53,10 +51,11 @@ class Scores:
         """Collect results, each with the variant that it belongs to (empty where none is varied)."""
         scores: dict[tuple[Any, ...], dict[str, float]] = {}
         costs: dict[tuple[Any, ...], dict[str, float]] = {}
-        self.measure: str | None = None
+        self.measure = ""
+        """The measure that the runs are judged by; empty where nothing is scored."""
         for result, variant in results:
             place = (result.dataset, result.seed)
-            scores[("", ZEROSHOT, "", *place)] = result.zeroshot
+            scores["", ZEROSHOT, "", *place] = result.zeroshot
             if result.method != ZEROSHOT:
                 key = (result.learner, result.method, variant, *place)
                 scores[key] = result.scores
@@ -69,21 +68,13 @@ class Scores:
                     "peak_memory": result.peak_memory,
                 }
             measures = PROTOCOLS[result.protocol].measures
-            self.measure = self.measure or next((name for name in measures if name in result.scores), None)
+            self.measure = self.measure or next((name for name in measures if name in result.scores), "")
         self.table = _frame(scores)
         """Accuracy in percent: a row per learner, method, variant, data set and seed, a column per test."""
-        self.costs = _frame(costs)
-        """Costs of tuning, by the same index."""
-
-    @functools.cached_property
-    def by_key(self) -> dict[Key, pd.DataFrame]:
+        self.by_key = _by_key(self.table)
         """The scores of each row by data set and seed."""
-        return _by_key(self.table)
-
-    @functools.cached_property
-    def costs_by_key(self) -> dict[Key, pd.DataFrame]:
-        """The costs of each row by data set and seed."""
-        return _by_key(self.costs)
+        self.costs_by_key = _by_key(_frame(costs))
+        """The costs of tuning of each row by data set and seed."""
 
     @functools.cached_property
     def keys(self) -> list[Key]:
@@ -116,19 +107,18 @@ class Scores:
         if not self.keys:
             return [], {}
         there = self.table.notna().any(axis=1).unstack(["dataset", "seed"], fill_value=False).loc[self.keys]
-        fullest = there.sum(axis=1).sort_values(ascending=False, kind="stable").index
-        best, most = len(fullest), -1
-        for count in range(len(fullest), 0, -1):
-            shared = int(there.loc[fullest[:count]].all().sum())
-            if count * shared > most:
-                best, most = count, count * shared
-        chosen = {*fullest[:best]}
-        shared_cells = there.loc[fullest[:best]].all()
-        cells: dict[str, list[int]] = {}
-        for name in self.datasets:
-            if seeds := sorted(int(seed) for dataset, seed in shared_cells[shared_cells].index if dataset == name):
-                cells[name] = seeds
-        return [key for key in self.keys if key in chosen], cells
+        fullest = there.loc[there.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+        sizes = [count * int(fullest.iloc[:count].all().sum()) for count in range(len(fullest) + 1)]
+        best = len(sizes) - 1 - sizes[::-1].index(max(sizes))
+        shared = fullest.iloc[:best].all()
+        cells = {name: sorted(int(seed) for of, seed in shared[shared].index if of == name) for name in self.datasets}
+        chosen = {*fullest.index[:best]}
+        return [key for key in self.keys if key in chosen], {name: seeds for name, seeds in cells.items() if seeds}
+
+    @property
+    def compared_cells(self) -> list[tuple[str, int]]:
+        """Data set and seed of all runs that averages are over."""
+        return [(name, seed) for name, seeds in self.compared[1].items() for seed in seeds]
 
     def average(self, key: Key) -> dict[str, Spread]:
         """Return means over data sets of means over seeds, over what all compared rows have.
@@ -136,12 +126,10 @@ class Scores:
         ``h`` is the H of the two averages, not the average of H. The spread is that of the averages of single seeds,
         where all data sets have the same seeds; else there is none.
         """
-        _, cells = self.compared
-        if not cells:
+        if not self.compared_cells:
             return {}
-        pairs = [(name, seed) for name, seeds in cells.items() for seed in seeds]
-        tests = self.by_key[key].reindex(pairs).dropna(axis=1, how="all")
-        same = len({tuple(seeds) for seeds in cells.values()}) == 1
+        tests = self.by_key[key].reindex(self.compared_cells).dropna(axis=1, how="all")
+        same = len({tuple(seeds) for seeds in self.compared[1].values()}) == 1
         of_seeds = tests.groupby(level="seed").mean()
         if not same or len(of_seeds.drop_duplicates()) == 1:
             of_seeds = of_seeds[:0]
@@ -153,18 +141,16 @@ class Scores:
         """Return a record per data set, learner, method and variant, as JSON can hold it."""
         records = []
         for (key, dataset), scores in self.spreads.items():
-            learner, method, variant = key
             by_seed = self.by_key[key].xs(dataset)
-            tuned = method != ZEROSHOT
-            costs = self.costs_by_key[key].xs(dataset).mean() if tuned else {"updates": 0, "seconds": 0}
+            costs = {"updates": 0, "seconds": 0}
+            if key in self.costs_by_key:
+                costs = self.costs_by_key[key].xs(dataset).mean()
             records.append(
                 {
                     "dataset": dataset,
-                    "learner": learner,
-                    "method": method,
-                    "variant": variant,
+                    **dict(zip(LEVELS, key, strict=False)),
                     "seeds": sorted(int(seed) for seed in by_seed.index),
-                    "scores": {test: {"mean": spread.mean, "std": spread.std} for test, spread in scores.items()},
+                    "scores": {test: spread._asdict() for test, spread in scores.items()},
                     "updates": float(costs["updates"]),
                     "seconds": float(costs["seconds"]),
                     "by_seed": {int(seed): row.dropna().to_dict() for seed, row in by_seed.iterrows()},
@@ -173,20 +159,12 @@ class Scores:
         return sorted(records, key=lambda record: self.datasets.index(record["dataset"]))
 
 
+def _frame(records: dict[tuple[Any, ...], dict[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame([*records.values()], pd.MultiIndex.from_tuples([*records], names=LEVELS), dtype=float)
+
+
 def _by_key(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
     return {key: group.droplevel(LEVELS[:3]) for key, group in frame.groupby(level=LEVELS[:3], sort=False)}
-
-
-def _frame(records: dict[tuple[Any, ...], dict[str, float]]) -> pd.DataFrame:
-    index = (
-        pd.MultiIndex.from_tuples(list(records), names=LEVELS)
-        if records
-        else pd.MultiIndex.from_arrays([[]] * 5, names=LEVELS)
-    )
-    columns = list(dict.fromkeys(name for record in records.values() for name in record))
-    return pd.DataFrame(
-        [[record.get(name) for name in columns] for record in records.values()], index, columns, dtype=float
-    )
 
 
 def _spreads(means: pd.Series, samples: pd.DataFrame) -> dict[str, Spread]:
@@ -229,24 +207,20 @@ class ExperimentRuns:
 
     def of(self, key: Key) -> list[FinishedTrial]:
         """Return the finished runs of a row that its averages are over."""
-        cells = self.scores.compared[1]
-        return [run for run in self.finished if run.key == key and run.result.seed in cells.get(run.result.dataset, ())]
+        cells = self.scores.compared_cells
+        return [run for run in self.finished if run.key == key and (run.result.dataset, run.result.seed) in cells]
 
 
 def read_experiments(sweep: Sweep) -> list[ExperimentRuns]:
     """Read the runs of a sweep, experiment by experiment."""
-    results: dict[Path, Result | None] = {}
-    by_name: dict[str, list[Trial]] = {}
-    for trial in sweep.trials:
-        by_name.setdefault(trial.experiment, []).append(trial)
-        if trial.folder not in results:
-            results[trial.folder] = trial.result()
+    read, reason = functools.cache(Result.find), functools.cache(failure_reason)
     experiments = []
-    for name, trials in by_name.items():
-        finished = [FinishedTrial(trial, result) for trial in trials if (result := results[trial.folder])]
-        reasons = {trial.folder: failure_reason(trial.folder) for trial in trials if results[trial.folder] is None}
-        missing = [trial for trial in trials if results[trial.folder] is None and not reasons[trial.folder]]
-        failed = [(trial, reason) for trial in trials if (reason := reasons.get(trial.folder))]
+    for name in dict.fromkeys(trial.experiment for trial in sweep.trials):
+        trials = [trial for trial in sweep.trials if trial.experiment == name]
+        finished = [FinishedTrial(trial, result) for trial in trials if (result := read(trial.folder))]
+        others = [trial for trial in trials if not read(trial.folder)]
+        missing = [trial for trial in others if not reason(trial.folder)]
+        failed = [(trial, text) for trial in others if (text := reason(trial.folder))]
         experiments.append(ExperimentRuns(name, finished, missing, failed))
     return experiments
 
@@ -271,38 +245,25 @@ def tidy_frame(experiments: Sequence[ExperimentRuns]) -> pd.DataFrame:
 
 def _tidy_rows(experiment: str, run: FinishedTrial) -> Iterable[dict[str, Any]]:
     result, environment = run.result, run.result.environment
-    git = environment.get("git") or {}
     recipe = json.dumps({key: value for key, value in result.recipe.items() if key != "seed"}, sort_keys=True)
+    trial = {"experiment": experiment, "variant": run.trial.variant, "trial": run.trial.name}
+    trial |= {name: getattr(result, name) for name in ("protocol", "dataset", "learner", "method", "seed", "shots")}
+    circumstances = {
+        "updates": sum(stage["updates"] for stage in result.stages),
+        "images": sum(stage["images"] for stage in result.stages),
+        "tuning_seconds": round(sum(stage["seconds"] for stage in result.stages), 3),
+        "seconds": round(result.seconds, 3),
+        "peak_memory": result.peak_memory,
+        "parameters": result.parameters,
+        "pseudo_label_accuracy": (result.pseudo_labels or {}).get("accuracy", ""),
+        "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:12],
+        **{f"{name}_fingerprint": environment.get(name, {}).get("fingerprint", "") for name in ("data", "clip")},
+        **{name: (environment.get("git") or {}).get(name, "") for name in ("commit", "changed")},
+        **{name: environment.get(name, "") for name in ("maotune", "torch", "device")},
+    }
     tables = [("result", result.scores), *((stage["name"], stage["accuracy"]) for stage in result.stages)]
     for prompts, scores in [*tables, (ZEROSHOT, result.zeroshot)]:
         for measure, value in scores.items():
-            yield {
-                "experiment": experiment,
-                "variant": run.trial.variant,
-                "trial": run.trial.name,
-                "protocol": result.protocol,
-                "dataset": result.dataset,
-                "learner": result.learner,
-                "method": result.method,
-                "seed": result.seed,
-                "shots": result.shots,
-                "prompts": prompts,
-                "measure": measure,
-                "value": round(value, 4),
-                "scored_with": result.scored_with.get(measure, "") if prompts == "result" else prompts,
-                "updates": sum(stage["updates"] for stage in result.stages),
-                "images": sum(stage["images"] for stage in result.stages),
-                "tuning_seconds": round(sum(stage["seconds"] for stage in result.stages), 3),
-                "seconds": round(result.seconds, 3),
-                "peak_memory": result.peak_memory,
-                "parameters": result.parameters,
-                "pseudo_label_accuracy": (result.pseudo_labels or {}).get("accuracy", ""),
-                "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:12],
-                "data_fingerprint": environment.get("data", {}).get("fingerprint", ""),
-                "clip_fingerprint": environment.get("clip", {}).get("fingerprint", ""),
-                "commit": git.get("commit", ""),
-                "changed": git.get("changed", ""),
-                "maotune": environment.get("maotune", ""),
-                "torch": environment.get("torch", ""),
-                "device": environment.get("device", ""),
-            }
+            scored_with = result.scored_with.get(measure, "") if prompts == "result" else prompts
+            score = {"prompts": prompts, "measure": measure, "value": round(value, 4), "scored_with": scored_with}
+            yield trial | score | circumstances

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from maotune.report.content import ReportTable, Section, make_table
+from maotune.report.content import ReportTable, Section
 from maotune.report.frame import ExperimentRuns, FinishedTrial, short_names
 from maotune.runs.events import duration
 
@@ -15,20 +15,17 @@ def provenance_section(experiments: Sequence[ExperimentRuns], commands: Sequence
     """Collect everything that is needed to run it again."""
     finished = list({run.trial.folder: run for runs in experiments for run in runs.finished}.values())
     tables = [_circumstances(experiments, finished), *_settings(experiments), _data(finished)]
-    return Section("made", "How it was made", tables=tuple(filter(None, tables)), code="\n".join(commands))
+    shown = [table for table in tables if table.rows]
+    return Section("made", "How it was made", tables=shown, code="\n".join(commands))
 
 
-def _words(name: str, caption: str, labels: Sequence[str], titles: Sequence[str], rows: Any) -> ReportTable | None:
-    return make_table(name, caption, labels, [("", title) for title in titles], rows, words=True) if rows else None
-
-
-def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[FinishedTrial]) -> ReportTable | None:
+def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[FinishedTrial]) -> ReportTable:
     results = [run.result for run in finished]
     environments = [result.environment for result in results]
     tuned = sum(stage["seconds"] for result in results for stage in result.stages)
     missing = {trial.folder for runs in experiments for trial in runs.missing}
     failed = {trial.folder for runs in experiments for trial, _ in runs.failed}
-    rows = {
+    texts = {
         "trials": f"{len(finished)} finished, {len(missing)} missing, {len(failed)} failed",
         "seeds": ", ".join(map(str, sorted({result.seed for result in results}))),
         "time of all trials": f"{duration(sum(result.seconds for result in results))}, {duration(tuned)} of it tuning",
@@ -49,7 +46,8 @@ def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[Fin
             if "clip" in each
         ),
     }
-    return _words("made", "Circumstances.", ("",), ("",), [((name,), (text,)) for name, text in rows.items() if text])
+    rows = [((name,), (text,)) for name, text in texts.items() if text]
+    return ReportTable("made", "Circumstances.", ("",), ("",), rows, words=True)
 
 
 def _commit(git: Mapping[str, Any] | None) -> str:
@@ -60,7 +58,7 @@ def _distinct(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values))
 
 
-def _settings(experiments: Sequence[ExperimentRuns]) -> list[ReportTable | None]:
+def _settings(experiments: Sequence[ExperimentRuns]) -> list[ReportTable]:
     """Tables of the settings that all runs share, and of those in which learners and variants differ."""
     recipes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for runs in experiments:
@@ -69,30 +67,36 @@ def _settings(experiments: Sequence[ExperimentRuns]) -> list[ReportTable | None]
             recipes.setdefault((runs.name, run.result.learner, run.trial.variant), []).append(recipe)
     every = [recipe for group in recipes.values() for recipe in group]
     keys = [key for key in dict.fromkeys(key for recipe in every for key in recipe) if key not in NAMED]
-    shared = [key for key in keys if all(recipe.get(key, ...) == every[0].get(key, ...) for recipe in every)]
+    shared = [key for key in keys if _agree(every, key)]
     groups: dict[str, list[str]] = {}
     for key in shared:
         group, _, name = key.rpartition(".")
         groups.setdefault(group or "run", []).append(f"{name} = {_shown(every[0][key])}")
     common = [((group,), ("; ".join(settings),)) for group, settings in groups.items()]
-    several, varied = len(experiments) > 1, any(variant for _, _, variant in recipes)
+    places = [
+        place for place, shown in enumerate((len(experiments) > 1, True, any(key[2] for key in recipes))) if shown
+    ]
     differing = []
-    for (name, learner, variant), group_recipes in recipes.items() if len(shared) < len(keys) else ():
-        label = ((name,) if several else ()) + (learner,) + ((variant,) if varied else ())
+    for labels, of_row in recipes.items() if len(shared) < len(keys) else ():
         settings = [
-            f"{key} = {_shown(value) if all(r.get(key, ...) == value for r in group_recipes) else '(differs by run)'}"
-            for key, value in group_recipes[0].items()
+            f"{key} = {_shown(value) if _agree(of_row, key) else '(differs by run)'}"
+            for key, value in of_row[0].items()
             if key in keys and key not in shared
         ]
-        differing.append((label, ("; ".join(settings) or "–",)))
-    headings = (("experiment",) if several else ()) + ("learner",) + (("variant",) if varied else ())
+        differing.append(([labels[place] for place in places], ("; ".join(settings) or "–",)))
+    headings = [("experiment", "learner", "variant")[place] for place in places]
+    caption = "Settings in which rows differ."
     return [
-        _words("settings", "Settings that all runs share.", ("",), ("",), common),
-        _words("own-settings", "Settings in which rows differ.", headings, ("settings",), differing),
+        ReportTable("settings", "Settings that all runs share.", ("",), ("",), common, words=True),
+        ReportTable("own-settings", caption, headings, ("settings",), differing, words=True),
     ]
 
 
-def _data(finished: Sequence[FinishedTrial]) -> ReportTable | None:
+def _agree(recipes: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return all(recipe.get(key, ...) == recipes[0].get(key, ...) for recipe in recipes)
+
+
+def _data(finished: Sequence[FinishedTrial]) -> ReportTable:
     """The data sets by number of classes and fingerprint: of the images and classes of each seed's splits."""
     sets: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
     for run in finished:
@@ -103,13 +107,16 @@ def _data(finished: Sequence[FinishedTrial]) -> ReportTable | None:
     rows = []
     for name, short in short_names(sets).items():
         every = [data for of_seed in sets[name].values() for data in of_seed]
-        counts = [", ".join(dict.fromkeys(str(data[key]) for data in every)) for key in ("base_classes", "new_classes")]
+        counts = [
+            _distinct(str(data[key]) for data in every).replace(";", ",") for key in ("base_classes", "new_classes")
+        ]
         prints = [
-            f"{seed}: {' '.join(data['fingerprint'][:8] for data in sets[name][seed])}" for seed in sorted(sets[name])
+            f"{seed}: {' '.join(data['fingerprint'][:8] for data in of)}" for seed, of in sorted(sets[name].items())
         ]
         rows.append(((short,), (*counts, ", ".join(prints))))
     caption = "Data: classes, and a fingerprint of what was tuned on and scored."
-    return _words("data", caption, ("data set",), ("base classes", "new classes", "fingerprint by seed"), rows)
+    titles = ("base classes", "new classes", "fingerprint by seed")
+    return ReportTable("data", caption, ("data set",), titles, rows, words=True)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,12 +7,11 @@ PromptSRC with MAO is there for five data sets and the average: the text that wa
 
 import csv
 import functools
-from dataclasses import dataclass
 from importlib.resources import files
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedNumber:
+class PublishedNumber(NamedTuple):
     """One printed number."""
 
     table: str
@@ -38,24 +37,11 @@ class PublishedNumber:
 def read_published() -> tuple[PublishedNumber, ...]:
     """Read all published numbers, table by table."""
     folder = files("maotune") / "published"
-    rows = []
-    for path in sorted((path for path in folder.iterdir() if path.name.endswith(".csv")), key=lambda path: path.name):
-        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
-            rows.append(PublishedNumber(value=float(row.pop("value")), **row))
-    return tuple(rows)
+    paths = sorted((path for path in folder.iterdir() if path.name.endswith(".csv")), key=lambda path: path.name)
+    rows = [row for path in paths for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
+    return tuple(PublishedNumber(value=float(row.pop("value")), **row) for row in rows)
 
 
-def find(
-    *,
-    table: str | None = None,
-    dataset: str | None = None,
-    learner: str | None = None,
-    method: str | None = None,
-    variant: str | None = None,
-    measure: str | None = None,
-) -> tuple[PublishedNumber, ...]:
-    """Return the published numbers that agree with all arguments."""
-    wanted = {"table": table, "dataset": dataset, "learner": learner}
-    wanted |= {"method": method, "variant": variant, "measure": measure}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
-    return tuple(row for row in read_published() if all(getattr(row, name) == value for name, value in wanted.items()))
+def find(**wanted: str) -> tuple[PublishedNumber, ...]:
+    """Return the published numbers whose fields are as ``wanted``."""
+    return tuple(row for row in read_published() if all(getattr(row, name) == wanted[name] for name in wanted))

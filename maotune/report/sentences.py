@@ -14,7 +14,7 @@ MOST = 9
 
 def answer(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> str:
     """Answer in one sentence on all learners whether MAO helped."""
-    if not comparisons or runs.scores.measure is None:
+    if not comparisons:
         return "MAO cannot be judged: no run with it and its counterpart are both finished."
     clauses: dict[str, list[str]] = {}
     for against, name in AGAINST.items():
@@ -44,6 +44,17 @@ def _clause(group: Sequence[MaoComparison], measure: str) -> str:
     )
 
 
+def subtitle(experiments: Sequence[ExperimentRuns], main: ExperimentRuns | None) -> str:
+    """Count the finished runs, and say what the experiment of the answer is over."""
+    finished = counted(len({run.trial.folder for runs in experiments for run in runs.finished}), "finished run")
+    if main is None:
+        return finished
+    seeds = counted(len({run.result.seed for run in main.finished}), "seed")
+    learners = dict.fromkeys(learner for learner, _, _ in main.scores.keys if learner)
+    sets = counted(len(main.scores.datasets), "data set")
+    return f"{finished}; {main.name}: {', '.join((sets, *learners, seeds))}"
+
+
 def evidence(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> list[str]:
     """Write a sentence per learner with the figures."""
     sentences = []
@@ -51,7 +62,7 @@ def evidence(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> list
         parts: list[str] = []
         for each in (each for each in comparisons if each.learner == learner):
             verb = "gains" if each.difference.mean >= 0 else "loses"
-            points = "" if parts else f" points of {MEASURES[runs.scores.measure or '']}"
+            points = "" if parts else f" points of {MEASURES[runs.scores.measure]}"
             certainty = _certainty(each.difference)
             parts.append(
                 f"{verb} {abs(each.difference.mean):.2f}{points} against {AGAINST[each.against]} ({certainty})"
@@ -124,6 +135,11 @@ def verdicts(scores: Scores) -> list[str]:
         score = f"{MEASURES[scores.measure]} {spreads[scores.measure]}"
         sentences.append(f"{dataset}, {learner} + MAO: {score}; {', '.join(parts)} ({spread}).")
     return sentences
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with a noun that has a regular plural."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -141,7 +141,7 @@ def test_no_number_stands_there_twice() -> None:
 
 
 def test_the_files_are_data_of_the_package_in_one_format() -> None:
-    columns = list(PublishedNumber.__dataclass_fields__)
+    columns = list(PublishedNumber._fields)
     folder = importlib.resources.files("maotune") / "published"
     names = {path.name for path in folder.iterdir() if path.name.endswith(".csv")}
     assert names == {*(f"table-{number}.csv" for number in range(1, 9)), "text.csv", "reference.csv"}

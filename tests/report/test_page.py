@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from maotune.report.drawing import COLOURS, draw
+from maotune.report.drawing import COLOURS, draw_panels
 from maotune.report.render import FORMATS, write_report
 from tests.report.conftest import HOSTILE, Reported
 
@@ -113,11 +113,13 @@ def test_the_markup(hostile: Reported, file: Path) -> None:
 
 
 def test_a_drawing_wears_the_colours_of_the_page() -> None:
-    panel = draw("x", 'A "drawing" of <b>', lambda axes: axes.plot([0, 1], [0, 1], color=COLOURS["green"]))
-    svg = panel.svg()
+    def paint(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color=COLOURS["green"])
+
+    label = 'A "drawing" of <b>'
+    svg, again = (draw_panels("x", "", [(label, paint, 3.0)], {}).panels[0].svg() for _ in range(2))
     assert "var(--green)" in svg
     assert not any(value in svg for value in COLOURS.values())
     assert "<title>A &quot;drawing&quot; of &lt;b&gt;</title>" in svg
-    again = draw("x", 'A "drawing" of <b>', lambda axes: axes.plot([0, 1], [0, 1], color=COLOURS["green"]))
-    assert svg == again.svg()
+    assert svg == again
     assert set(re.findall(r' id="(\w+)-', svg)) == {"x"}

@@ -104,7 +104,7 @@ def test_class_names_are_in_the_report(hostile: Reported) -> None:
     shown = {
         picture.title
         for section in hostile.report.sections
-        for _, pictures in section.galleries
+        for pictures in section.galleries.values()
         for picture in pictures
     }
     assert shown <= set(HOSTILE)
