@@ -43,7 +43,7 @@ def main() -> None:
     view = TrainView(clip.preprocess)
     with tempfile.TemporaryDirectory() as name:
         samples = photographs(Path(name), count)
-        pixels = torch.stack([view(s.image.read(), view_seed(s.image.digest(), 0)) for s in samples])
+        pixels = torch.stack([view(s.image.read(), view_seed(view.seed, s.image.digest(), 0)) for s in samples])
         with torch.no_grad():
             clip.encode_image(pixels[:8])  # warm-up
             begin = time.process_time()

@@ -95,7 +95,7 @@ class PixelSource:
             UnreadableImage: the image cannot be used.
         """
         index, view = draw
-        return self.view(self._picture(index), view_seed(self.samples[index].image.digest(), view))
+        return self.view(self._picture(index), view_seed(self.view.seed, self.samples[index].image.digest(), view))
 
     def _picture(self, index: int) -> Image.Image:
         with self._lock:

@@ -1,12 +1,16 @@
 """Draw few-shot images, and split classes into base and new: exactly as in CoOp's code, for every seed."""
 
+import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from maotune.data.sets.dataset import Dataset, Sample
+
+log = logging.getLogger(__name__)
 
 PoolMode = Literal["balanced", "natural", "natural+off-class"]
 
@@ -122,6 +126,40 @@ def draw_unlabelled_pool(
         raise ValueError(f"{new.name} has no image to draw an unlabelled pool from")
     samples = tuple(Sample(sample.image, -1) for sample in drawn)
     return UnlabelledPool(samples, tuple(sample.label for sample in drawn), mode)
+
+
+def leave_held_out(pool: UnlabelledPool, dataset: Dataset, labelled: Sequence[Sample], shots: int) -> UnlabelledPool:
+    """Return the pool without those images that would leave too few training images of a class to be scored.
+
+    A quarter of each class's are left; fewer, where ``shots`` of them would leave fewer. A warning says how many images
+    the pool has lost.
+
+    Args:
+        pool: drawn from the training images of ``dataset``.
+        dataset: all classes.
+        labelled: the images that are tuned on with their labels.
+        shots: images per class that are there to be tuned on in any case.
+    """
+    owner = {sample.image.name: sample.label for sample in dataset.train}
+    sizes = Counter(owner.values())
+    most = {label: max(size - math.ceil(size / 4), min(size, shots)) for label, size in sizes.items()}
+    tuned = {sample.image.name for sample in labelled}
+    counts = Counter(owner[name] for name in tuned)
+    kept = []
+    for sample, label in zip(pool.samples, pool.true_labels, strict=True):
+        name = sample.image.name
+        if name not in tuned and name in owner:
+            if counts[owner[name]] == most[owner[name]]:
+                continue
+            counts[owner[name]] += 1
+        kept.append((sample, label))
+    if lost := len(pool.samples) - len(kept):
+        log.warning(
+            "%d of %d unlabelled images are left out: with the split held-out, a quarter of the training images of "
+            "each class stays to be scored",
+            *(lost, len(pool.samples)),
+        )
+    return replace(pool, samples=tuple(image for image, _ in kept), true_labels=tuple(label for _, label in kept))
 
 
 def _names(names: Sequence[str], most: int = 5) -> str:

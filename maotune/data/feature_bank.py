@@ -192,7 +192,9 @@ class FeatureBank:
 
         def decode(group: Sequence[_Request]) -> list[tuple[bytes, Tensor]]:
             picture = group[0].image.read()
-            return [(request.key, view(picture, view_seed(request.digest, request.view))) for request in group]
+            return [
+                (request.key, view(picture, view_seed(view.seed, request.digest, request.view))) for request in group
+            ]
 
         groups = [list(group) for _, group in groupby(requests, key=lambda request: request.digest)]
         ahead = max(4, 2 * self.batch_size * len(groups) // max(1, len(requests)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from maotune.data.draw import base_new, draw_unlabelled_pool, few_shot
+from maotune.data.draw import base_new, draw_unlabelled_pool, few_shot, leave_held_out
 from maotune.data.sets.dataset import Dataset
 from maotune.protocols.protocol import Accuracies, DrawSettings, Protocol, Splits, Test, scored, tunable
 from maotune.train.evaluate import harmonic_mean
@@ -34,6 +34,8 @@ class BaseToNew(Protocol):
         source = new if settings.pool == "balanced" and pool_shots == shots else all_new
         outside = all_base if settings.pool == "natural+off-class" else None
         pool = draw_unlabelled_pool(source, pool_shots, seed, settings.pool, outside)
+        if split == "held-out":
+            pool = leave_held_out(pool, dataset, base.train, shots)
         tuned = {sample.image.name for sample in (*base.train, *pool.samples)}
         halves = {"base": all_base, "new": all_new}
         return Splits(

@@ -11,7 +11,8 @@ from maotune.data.draw import PoolMode, UnlabelledPool
 from maotune.data.sets.dataset import Dataset, Sample
 
 Split = Literal["test", "val", "held-out"]
-"""The split that is scored. ``held-out``: the training images that are not tuned on, drawn like the shots."""
+"""The split that is scored. ``held-out``: the training images that are not tuned on. In the shipped sets these show the
+drawings that are tuned on, in other compositions."""
 
 Accuracies = Mapping[str, Mapping[str, float]]
 """Accuracy by prompts (the stages in order, then ``zeroshot``, which is always there and always last), then by test."""
@@ -143,7 +144,9 @@ def scored(dataset: Dataset, split: Split, tuned: Collection[str]) -> Sequence[S
     else:
         samples = getattr(dataset, split)
     if not samples:
-        raise ValueError(f"{dataset.name} has no {split} image to score")
+        all_tuned = split == "held-out" and dataset.train
+        why = ": all its training images are tuned on; give fewer data.shots, or score another data.split"
+        raise ValueError(f"{dataset.name} has no {split} image to score{why if all_tuned else ''}")
     return samples
 
 

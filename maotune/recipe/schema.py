@@ -70,7 +70,8 @@ class DataSettings(Settings):
     targets: tuple[str, ...] | None = None
     """Data sets that cross-dataset scores beside the source; default: the other sets of its suite, and its shifts."""
     split: Split = "test"
-    """The split to score (not in adapt): choose settings on ``val``; ``held-out``: training images not tuned on."""
+    """The split to score (not in adapt): choose settings on ``val``; ``held-out``: training images not tuned on, which
+    in the shipped sets are other compositions of the same drawings."""
     shots: int = Field(default=16, ge=1)
     """Labelled images per class."""
     unlabelled_shots: int | None = Field(default=None, ge=1)
@@ -81,8 +82,11 @@ class DataSettings(Settings):
     """Whether half the training views are mirrored."""
     views: int | None = Field(default=None, ge=1)
     """Augmented views per image in the feature bank; default: one per epoch."""
+    shared_views: bool = False
+    """Give all seeds the same augmented views of an image: their features are computed once for all seeds, and the
+    spread over seeds comes out too small, as it lacks that of the crops; default: views depend on the seed."""
     bank: bool = True
-    """Keep image features on disk, shared by epochs, stages, seeds and learners."""
+    """Keep image features on disk, shared by epochs, stages and learners, and as far as views are, by seeds."""
     strict: bool = False
     """Stop at the first unreadable image instead of skipping and listing it."""
 
@@ -123,6 +127,17 @@ class Recipe(Settings):
         if self.templates not in ("dataset", "ensemble") and "{}" not in self.templates:
             raise ValueError(f"templates is {self.templates!r}: give dataset, ensemble, or a text with {{}} in it")
         return self
+
+    @classmethod
+    def from_record(cls, record: Any) -> "Recipe":
+        """Read the recipe that a run has recorded, with all settings; those of older versions lack some.
+
+        Raises:
+            ValueError: it is no recipe, or has settings of another version.
+        """
+        if isinstance(record, dict) and isinstance(record.get("data"), dict):
+            record = {**record, "data": {"shared_views": True, **record["data"]}}
+        return cls.model_validate(record)
 
     @property
     def protocol_in_use(self) -> Protocol:

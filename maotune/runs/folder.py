@@ -55,7 +55,7 @@ def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
     result = Result.find(folder)
     if result is None:
         return None
-    data, recorded = recipe.data, Recipe.model_validate(result.recipe).data
+    data, recorded = recipe.data, Recipe.from_record(result.recipe).data
     fingerprint = result.environment.get("data", {}).get("fingerprint")
     changeable = data.source not in names() or data.root != recorded.root
     if changeable and fingerprint not in (None, build_splits(recipe)[0].fingerprint()):
@@ -76,14 +76,14 @@ def recorded_recipe(folder: Path) -> Recipe | None:
         if path.exists():
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
-                return Recipe.model_validate(content["recipe"] if path.name == RESULT else content)
+                return Recipe.from_record(content["recipe"] if path.name == RESULT else content)
             except (KeyError, TypeError, ValueError) as error:
                 raise CheckpointError(
                     f"{path} was not written by this version of maotune ({error}): choose another folder, or delete it"
                 ) from error
     checkpoint = folder / f"{CHECKPOINT}.safetensors"
     if checkpoint.exists():
-        return Recipe.model_validate(read_metadata(checkpoint)["recipe"])
+        return Recipe.from_record(read_metadata(checkpoint)["recipe"])
     return None
 
 
@@ -98,4 +98,4 @@ def same_run(requested: Recipe, recorded: Recipe) -> bool:
 
 def identity(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata of a checkpoint as far as they decide the result, also where an older version wrote them."""
-    return {**metadata, "recipe": Recipe.model_validate(metadata["recipe"]).deciding()}
+    return {**metadata, "recipe": Recipe.from_record(metadata["recipe"]).deciding()}

@@ -33,7 +33,8 @@ class Pipeline:
         data = self.recipe.data
         self.bank = FeatureBank(self.clip, default_folder() if data.bank and self.keep else None)
         self.test_view = TestView(self.clip.preprocess)
-        self.train_view = TrainView(self.clip.preprocess, data.crop_scale, data.flip)
+        seed = None if data.shared_views else self.recipe.seed
+        self.train_view = TrainView(self.clip.preprocess, data.crop_scale, data.flip, seed)
         self.views = data.views or self.recipe.epochs
 
     def make_batches(

@@ -216,7 +216,7 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | None = None) -> Run:
     if "stages" not in metadata:
         raise CheckpointError(f"{path} holds the prompts of one stage: load {PROMPTS}, which stands beside it")
     try:
-        recipe, result = Recipe.model_validate(metadata["recipe"]), Result(**metadata["result"])
+        recipe, result = Recipe.from_record(metadata["recipe"]), Result(**metadata["result"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was written by another version of maotune: {error}") from error
     clip = clip or build_clip(recipe.clip)

@@ -70,7 +70,9 @@ class Sweep:
         try:
             tree = json.loads(manifest.read_text(encoding="utf-8"))
             trials = tuple(
-                Trial(folder / entry["name"], entry["experiment"], entry["variant"], Recipe(**entry["recipe"]))
+                Trial(
+                    folder / entry["name"], entry["experiment"], entry["variant"], Recipe.from_record(entry["recipe"])
+                )
                 for entry in tree["trials"]
             )
             return cls(folder, trials, tuple(tree["commands"]))
@@ -130,7 +132,7 @@ def _found(folder: Path) -> Iterable[Trial]:
     for path in sorted([*folder.glob(RESULT), *folder.glob(f"*/{RESULT}")]):
         result = Result.find(path.parent)
         if result is not None:
-            recipe = Recipe.model_validate(result.recipe)
+            recipe = Recipe.from_record(result.recipe)
             yield Trial(path.parent, result.protocol, "", recipe)
 
 
@@ -140,7 +142,7 @@ def _write_once(path: Path, recipe: Recipe, tree: Any) -> None:
         return
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        same = recorded == tree or Recipe.model_validate(recorded) == recipe  # an older maotune knew fewer settings
+        same = recorded == tree or Recipe.from_record(recorded) == recipe  # an older maotune knew fewer settings
     except ValueError as error:
         raise CheckpointError(
             f"{path} is no recipe of this version of maotune ({error}): choose another folder, or delete {path.parent}"

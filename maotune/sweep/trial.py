@@ -98,7 +98,7 @@ def run_trial(folder: Path) -> None:
             return
         (folder / ERROR).unlink(missing_ok=True)
         try:
-            recipe = Recipe.model_validate(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
+            recipe = Recipe.from_record(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
             tune_recipe(recipe, folder, resume=True, callback=_progress_writer(folder), estimates=False)
         except Exception:
             write_atomic(folder / ERROR, traceback.format_exc())

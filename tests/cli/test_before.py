@@ -15,7 +15,7 @@ from maotune.train.session import load_prompts
 from tests.cli.conftest import Maotune
 
 BEFORE = Path(__file__).parent / "before"
-CHANGED = ["mao.fill=distinct"]
+CHANGED = ["mao.fill=distinct", "data.shared_views=true"]
 TRAIN = [
     "train",
     "--data",

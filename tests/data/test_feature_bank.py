@@ -1,5 +1,6 @@
 """The feature bank: right, computed once, whole after any interruption."""
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -75,7 +76,7 @@ def test_features_are_those_of_the_tower(clip: FrozenCLIP, samples: list[Sample]
     assert features.shape == (N, VIEWS, clip.joint_width)
     assert features.dtype == torch.float32
     for row, sample in enumerate(samples):
-        seeds = [view_seed(sample.image.digest(), number) for number in range(VIEWS)]
+        seeds = [view_seed(view.seed, sample.image.digest(), number) for number in range(VIEWS)]
         images = torch.stack([view(sample.image.read(), seed) for seed in seeds])
         torch.testing.assert_close(features[row], clip.encode_image(images), rtol=1e-5, atol=1e-5)
 
@@ -98,6 +99,19 @@ def test_nothing_is_computed_twice(clip: FrozenCLIP, samples: list[Sample], view
     assert second.computed == N
     assert measure_cache(tmp_path / "cache").shards == len(shards(tmp_path)) == 2
     assert measure_cache(tmp_path / "cache").bytes == sum(shard.stat().st_size for shard in shards(tmp_path))
+
+
+def test_views_of_another_seed_are_other_features(clip: FrozenCLIP, samples: list[Sample], tmp_path: Path) -> None:
+    bank = FeatureBank(clip, tmp_path / "cache")
+    shared, first, second = (TrainView(clip.preprocess, seed=seed) for seed in (None, 1, 2))
+    features = [bank.features(samples, view, VIEWS) for view in (shared, first, second)]
+    assert bank.computed == 3 * N * VIEWS
+    for one, other in itertools.combinations(features, 2):
+        assert (one != other).any(dim=2).all(), "every view of every image differs"
+    again = FeatureBank(clip, tmp_path / "cache")
+    for view, expected in zip((shared, first, second), features, strict=True):
+        assert torch.equal(again.features(samples, view, VIEWS), expected)
+    assert again.computed == 0
 
 
 def test_equal_content_is_one_image(clip: FrozenCLIP, samples: list[Sample], tmp_path: Path) -> None:

@@ -71,7 +71,38 @@ def test_base_to_new_draws_the_shots_of_each_class_and_a_balanced_pool() -> None
     assert contents(other.shots) != contents(splits.shots), "the seed decides the draw"
 
 
+@pytest.mark.parametrize("pool", ["balanced", "natural", "natural+off-class"])
+@pytest.mark.parametrize("wanted", [1, 2, 5, 6, 32])
+def test_a_large_pool_leaves_training_images_of_the_new_classes_to_score(
+    pool: Any, wanted: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = base_to_new(dataset(), 2, 1, pool, "held-out", wanted)
+    before = base_to_new(dataset(), 2, 1, pool, "test", wanted)
+    assert splits.unlabelled is not None
+    assert before.unlabelled is not None
+    scored = contents(splits.tests["new"].samples)
+    assert scored.isdisjoint(contents(splits.unlabelled.samples))
+    new = [label for label in splits.unlabelled.true_labels if label >= 0]
+    assert max(map(new.count, new)) <= 4, "2 of 6 images of a class are left"
+    assert len(scored) == 12 - len(new)
+    assert len(splits.tests["base"].samples) >= 6, "and of base classes, whose images may be in the pool, too"
+    lost = contents(before.unlabelled.samples) - contents(splits.unlabelled.samples)
+    assert ("unlabelled images are left out" in caplog.text) == bool(lost)
+    if wanted == 1 or (wanted == 2 and pool == "balanced"):
+        assert splits.unlabelled == before.unlabelled, "there is room for all"
+    if pool == "balanced":
+        assert new == [0] * min(wanted, 4) + [1] * min(wanted, 4)
+
+
+def test_a_pool_of_as_many_images_as_shots_is_left_alone_where_it_leaves_less_than_a_quarter() -> None:
+    splits = base_to_new(dataset(), 5, 1, "balanced", "held-out")
+    assert splits.unlabelled is not None
+    assert (len(splits.unlabelled.samples), len(splits.tests["new"].samples)) == (10, 2)
+
+
 def test_base_to_new_needs_images_to_score() -> None:
+    with pytest.raises(ValueError, match=r"toy/base has no held-out image to score: .* give fewer data\.shots"):
+        base_to_new(dataset(), 6, 1, "balanced", "held-out")
     with pytest.raises(ValueError, match="toy/base has no val image"):
         base_to_new(replace(dataset(), val=()), 2, 1, "balanced", "val")
 

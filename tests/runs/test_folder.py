@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maotune.recipe import Recipe, load_recipe
-from maotune.runs.folder import RECIPE, find_run_folder, recorded_recipe, same_run
+from maotune.runs.folder import RECIPE, find_run_folder, identity, recorded_recipe, same_run
 from maotune.train.session import CheckpointError
 
 
@@ -52,6 +52,21 @@ def test_auto_is_the_protocol_that_it_stands_for_and_a_text_of_the_data_set_is_t
     assert not same_run(filled, load_recipe(None, {**named, "learner.template": "a picture of a {}."}))
     assert same_run(recipe, load_recipe(None, {**named, "protocol": "base-to-new"}))
     assert not same_run(recipe, load_recipe(None, {**named, "seed": 2}))
+
+
+def test_a_run_of_a_version_without_views_of_each_seed_shares_its_views(tmp_path: Path) -> None:
+    given = {"data.source": "icons-food", "method": "mao"}
+    before = load_recipe(None, {**given, "mao.fill": "distinct", "data.shared_views": True})
+    record = before.model_dump(mode="json")
+    del record["data"]["shared_views"]
+    record["mao"]["fill"] = True
+    folder = tmp_path / load_recipe(None, given).slug
+    folder.mkdir()
+    (folder / RECIPE).write_text(json.dumps(record), encoding="utf-8")
+    assert recorded_recipe(folder) == before
+    assert find_run_folder(tmp_path, before) == folder
+    assert find_run_folder(tmp_path, load_recipe(None, given)) == folder.with_name(f"{folder.name}-2")
+    assert identity({"recipe": record})["recipe"] == before.deciding()
 
 
 def test_a_record_that_is_no_recipe_is_refused(tmp_path: Path) -> None:

@@ -19,8 +19,13 @@ class View(Protocol):
     """Turns a picture into pixels."""
 
     @property
+    def seed(self) -> int | None:
+        """Seed of the run that the views of an image depend on; None: the same views in all runs."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
-        """All that the pixels depend on except picture and seed."""
+        """All that the pixels depend on except the picture and the number of the view."""
         ...
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
@@ -28,12 +33,16 @@ class View(Protocol):
         ...
 
 
-def view_seed(digest: str, view: int) -> int:
-    """Return the seed of a view of the image with this content, the same in the feature bank and in batches of pixels.
+def view_seed(seed: int | None, digest: str, view: int) -> int:
+    """Return the seed of a view of an image, the same in the feature bank and in batches of pixels.
 
-    Views from 0 on are the epochs'; view -1-v is the partner of view v, for learners that compare two.
+    Args:
+        seed: of the run; None: the same views in all runs.
+        digest: of the image's content.
+        view: its number: the epochs' from 0 on; view -1-v is the partner of view v, for learners that compare two.
     """
-    return int.from_bytes(hashlib.sha256(f"{digest}/{view}".encode()).digest()[:8])
+    parts = (digest, view) if seed is None else (seed, digest, view)
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,7 @@ class TestView:
     """CLIP's own view: the short side is resized, the centre cropped. The seed is ignored."""
 
     __test__: ClassVar[bool] = False  # keeps pytest from collecting it for its name
+    seed: ClassVar[None] = None
 
     preprocess: "Preprocess"
 
@@ -72,11 +82,14 @@ class TrainView:
     scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest fraction of the picture's area."""
     flip: bool = True
+    seed: int | None = None
+    """Seed of the run that the crops and flips of an image depend on; None: the same ones in all runs."""
 
     @property
     def fingerprint(self) -> str:
         """See ``View``."""
-        return f"train-1 {self.scale[0]:g}..{self.scale[1]:g} flip {self.flip} {_numbers(self.preprocess)}"
+        seed = "" if self.seed is None else f" seed {self.seed}"
+        return f"train-1 {self.scale[0]:g}..{self.scale[1]:g} flip {self.flip}{seed} {_numbers(self.preprocess)}"
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         """Return the pixels, (3, size, size) float32."""

@@ -69,7 +69,7 @@ def test_the_train_view_draws_parts_as_coop_does() -> None:
     image, view = gradient(256, 256), TrainView(PLAIN)
     areas, ratios, mirrored = [], [], 0
     for seed in range(400):
-        red, green, _ = view(image, view_seed("0", seed))
+        red, green, _ = view(image, view_seed(None, "0", seed))
         width, height = red.max() - red.min(), green.max() - green.min()
         areas.append(float(width * height))
         ratios.append(float(width / height))
@@ -91,9 +91,11 @@ def test_the_settings_of_the_train_view() -> None:
     assert all(tight(image, seed)[0].max() - tight(image, seed)[0].min() < 0.45 for seed in range(30))
 
 
-def test_seeds_differ_by_content_and_view() -> None:
-    assert len({view_seed(digest, view) for digest in ("a", "b") for view in range(-5, 5)}) == 20
-    assert view_seed("a", 0) == view_seed("a", 0)
+def test_seeds_differ_by_run_content_and_view() -> None:
+    runs = (None, 0, 1)
+    assert len({view_seed(run, digest, view) for run in runs for digest in ("a", "b") for view in range(-5, 5)}) == 60
+    assert view_seed(1, "a", 0) == view_seed(1, "a", 0)
+    assert view_seed(None, "a", 0) == 15558117463293904936, "as it was before views depended on the run's seed"
 
 
 def test_fingerprints_say_what_pixels_depend_on() -> None:
@@ -105,6 +107,10 @@ def test_fingerprints_say_what_pixels_depend_on() -> None:
         TrainView(Preprocess()),
         TrainView(Preprocess(), scale=(0.5, 1.0)),
         TrainView(Preprocess(), flip=False),
+        TrainView(Preprocess(), seed=1),
+        TrainView(Preprocess(), seed=2),
     ]
     assert len({view.fingerprint for view in views}) == len(views)  # type: ignore[attr-defined]
     assert transforms.TestView(Preprocess()).fingerprint == views[0].fingerprint  # type: ignore[attr-defined]
+    shared = "train-1 0.08..1 flip True 224 bicubic mean 0.48145466 0.4578275 0.40821073"
+    assert TrainView(Preprocess()).fingerprint.startswith(shared), "banks of before are of use"
