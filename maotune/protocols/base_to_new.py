@@ -19,6 +19,7 @@ class BaseToNew(Protocol):
     name = "base-to-new"
     summary = "tuned on half of the classes, with unlabelled images of the others; both halves scored"
     measures = ("h", "base", "new")
+    joint = True
 
     def draw(self, datasets: Sequence[Dataset], settings: DrawSettings) -> Splits:
         """See ``Protocol``.

@@ -96,6 +96,8 @@ class Protocol(ABC):
     """Whether the user gives the unlabelled images; if not, the protocol draws what it needs."""
     takes_targets: bool = False
     """Whether other data sets are scored beside the source."""
+    joint: bool = False
+    """Whether the classes of all tests together are a vocabulary, for which the scores of a run are recorded, too."""
 
     @abstractmethod
     def draw(self, datasets: Sequence[Dataset], settings: DrawSettings) -> Splits:

@@ -1,7 +1,8 @@
 """From images to batches and scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -58,12 +59,14 @@ class Pipeline:
         labels = torch.tensor([sample.label for sample in samples])
         return self.make_batches(samples, labels, sampler, training=False)(learner)
 
-    def score(self, learner: AbstractLearner, test: Test) -> Evaluation:
-        """Classify the images of ``test``; the learner is left bound to its classes."""
+    def score(
+        self, learner: AbstractLearner, test: Test, rivals: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> Evaluation:
+        """Classify the images of ``test``; the learner is left bound to its classes. ``rivals`` as in ``evaluate``."""
         learner.bind(test.classes)
         batches = self.test_batches(learner, test.samples)
         progress = self._progress("scoring")
-        return evaluate(learner, batches, lambda done: progress(done, len(test.samples)))
+        return evaluate(learner, batches, lambda done: progress(done, len(test.samples)), rivals)
 
     def _progress(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.callback(Progress(what, done, total))

@@ -32,6 +32,9 @@ class Scoring:
     ``confidence`` and ``images``, its name; of the first view where each view has a label of its own."""
     images: dict[str, list[str]] | None = None
     """Test -> names of the images; None in runs of older versions."""
+    highest: dict[str, dict[str, dict[str, list[float]]]] | None = None
+    """Prompts -> test -> list of classes (a test's name) -> the highest score of each image among these. Beside the
+    test's own list those of the others, where the protocol has a joint vocabulary. None in runs of older versions."""
     neighbours: list[list[int]] | None = None
     """For each class that is tuned on, the K classes with the nearest names, itself first, where MAO used them."""
 
@@ -49,6 +52,16 @@ class Scoring:
             labels={name: [sample.label for sample in test.samples] for name, test in splits.tests.items()},
             predicted={
                 prompts: {name: evaluation.predictions.tolist() for name, evaluation in by_test.items()}
+                for prompts, by_test in evaluations.items()
+            },
+            highest={
+                prompts: {
+                    name: {
+                        among: [round(score, 4) for score in scores.tolist()]
+                        for among, scores in {name: evaluation.highest, **evaluation.rivals}.items()
+                    }
+                    for name, evaluation in by_test.items()
+                }
                 for prompts, by_test in evaluations.items()
             },
             pseudo_labels=_pseudo_labels(splits, pseudo_labels),

@@ -198,15 +198,19 @@ def _score(
 ) -> Evaluations:
     """Score every test with the prompts of every stage, and by zero-shot CLIP."""
     evaluations: dict[str, dict[str, Evaluation]] = {}
+    tests = splits.tests if recipe.protocol_in_use.joint else {}
+    rivals = {name: {other: tests[other].classes for other in tests if other != name} for name in splits.tests}
     for record in history.stages:
         learner.bind(splits.classes)
         restore_prompts(learner, record.prompts or {})
-        evaluations[record.name] = {name: pipeline.score(learner, test) for name, test in splits.tests.items()}
+        evaluations[record.name] = {
+            name: pipeline.score(learner, test, rivals[name]) for name, test in splits.tests.items()
+        }
     zeroshot = ZeroShot(pipeline.clip, splits.classes, templates=templates_of(recipe, splits.templates))
     evaluations[ZEROSHOT] = {}
     for name, test in splits.tests.items():
         zeroshot.templates = templates_of(recipe, test.templates or splits.templates)
-        evaluations[ZEROSHOT][name] = pipeline.score(zeroshot, test)
+        evaluations[ZEROSHOT][name] = pipeline.score(zeroshot, test, rivals[name])
     return evaluations
 
 

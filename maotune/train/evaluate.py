@@ -1,7 +1,9 @@
 """Score learners: accuracy on labelled images, predictions for unlabelled ones."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,6 +24,10 @@ class Evaluation:
     """(N,) int64, the true classes."""
     predictions: Tensor
     """(N,) int64, the class of the highest score."""
+    highest: Tensor
+    """(N,) float32, that score."""
+    rivals: Mapping[str, Tensor] = field(default_factory=dict)
+    """Other list of classes -> (N,) float32, the highest score among these."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,23 +64,37 @@ class Prediction:
 
 
 def evaluate(
-    learner: AbstractLearner, batches: Batches, on_batch: Callable[[int], None] = lambda images: None
+    learner: AbstractLearner,
+    batches: Batches,
+    on_batch: Callable[[int], None] = lambda images: None,
+    rivals: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Evaluation:
     """Classify the images of the first epoch of ``batches`` among the learner's bound classes.
 
-    Text features are computed once, unless they depend on the image. ``on_batch`` is called with the number of images
-    done so far.
+    Text features are computed once per list of classes, unless they depend on the image, and image features once.
+
+    Args:
+        learner: is bound to the same classes afterwards.
+        batches: of labelled images.
+        on_batch: called with the number of images done so far.
+        rivals: other lists of classes, for what a joint vocabulary would predict.
 
     Raises:
         ValueError: no image, soft labels, or a label outside the bound classes.
         ArithmeticError: scores that are not finite; the message names the images.
     """
-    labels, predictions = [], []
-    for batch, logits in _scores(learner, batches, on_batch):
-        _check_labels(batch.labels, len(learner.classes))
+    classes = learner.classes
+    labels, predictions, highest, images = [], [], [], []
+    for batch, image, logits in _scores(learner, batches, on_batch):
+        _check_labels(batch.labels, len(classes))
         labels.append(batch.labels.cpu())
         predictions.append(logits.argmax(dim=1).cpu())
-    return Evaluation(learner.classes, torch.cat(labels), torch.cat(predictions))
+        highest.append(logits.amax(dim=1).float().cpu())
+        images += [image] if rivals else []
+    elsewhere = {name: _highest(learner, others, images) for name, others in rivals.items()}
+    if rivals:
+        learner.bind(classes)
+    return Evaluation(classes, torch.cat(labels), torch.cat(predictions), torch.cat(highest), elsewhere)
 
 
 def predict(
@@ -90,7 +110,7 @@ def predict(
         raise ValueError(f"top_k is {top_k}: give the number of classes per image, 1 or more")
     names: list[str] = []
     tops = []
-    for batch, logits in _scores(learner, batches, on_batch):
+    for batch, _, logits in _scores(learner, batches, on_batch):
         tops.append(logits.softmax(dim=1).topk(min(top_k, len(learner.classes)), dim=1))
         names += batch.names
     indices = torch.cat([top.indices.cpu() for top in tops])
@@ -107,28 +127,52 @@ def harmonic_mean(base: float, new: float) -> float:
 
 def _scores(
     learner: AbstractLearner, batches: Batches, on_batch: Callable[[int], None]
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield each batch of the first epoch with its logits (B, C), in evaluation mode and without gradients."""
-    training, device, done = learner.training, device_of(learner), 0
+) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """Yield each batch of the first epoch with its image features (B, d) and its logits (B, C)."""
+    device, done = device_of(learner), 0
+    with _evaluating(learner):
+        score = _scorer(learner, device)
+        for batch in (batch.to(device) for batch in batches.epoch(0)):
+            image = learner.image_features(batch)
+            logits = score(image)
+            if not bool(torch.isfinite(logits).all()):
+                raise ArithmeticError(
+                    f"scores are not finite for {', '.join(batch.names) or 'a batch'}: "
+                    "the prompts contain infinite numbers, or the range of fp16 is too small (try bf16 or fp32)"
+                )
+            yield batch, image, logits
+            done += len(batch)
+            on_batch(done)
+    if not done:
+        raise ValueError("there is no image to score: give at least one")
+
+
+def _highest(learner: AbstractLearner, classes: Sequence[str], images: Sequence[Tensor]) -> Tensor:
+    """Return the highest score (N,) of each image among ``classes``; the learner is left bound to them."""
+    learner.bind(classes)
+    with _evaluating(learner):
+        score = _scorer(learner, device_of(learner))
+        return torch.cat([score(image).amax(dim=1).float().cpu() for image in images])
+
+
+@contextmanager
+def _evaluating(learner: AbstractLearner) -> Iterator[None]:
+    """Compute in evaluation mode and without gradients."""
+    training = learner.training
     learner.eval()
     try:
         with torch.no_grad():
-            text = None if learner.text_depends_on_image else _text_features(learner, device)
-            for batch in (batch.to(device) for batch in batches.epoch(0)):
-                image = learner.image_features(batch)
-                logits = _image_dependent_logits(learner, image) if text is None else learner.logits(image, text)
-                if not bool(torch.isfinite(logits).all()):
-                    raise ArithmeticError(
-                        f"scores are not finite for {', '.join(batch.names) or 'a batch'}: "
-                        "the prompts contain infinite numbers, or the range of fp16 is too small (try bf16 or fp32)"
-                    )
-                yield batch, logits
-                done += len(batch)
-                on_batch(done)
+            yield
     finally:
         learner.train(training)
-    if not done:
-        raise ValueError("there is no image to score: give at least one")
+
+
+def _scorer(learner: AbstractLearner, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the function from image features to logits over the bound classes, whose texts are encoded once."""
+    if learner.text_depends_on_image:
+        return lambda image: _image_dependent_logits(learner, image)
+    text = _text_features(learner, device)
+    return lambda image: learner.logits(image, text)
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:

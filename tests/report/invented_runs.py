@@ -1,7 +1,7 @@
 """Sweeps whose trials are finished without tuning: real recipes and images, predictions drawn at random."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +48,12 @@ def finish(trial: Trial, quality: Quality) -> None:
     names = STAGES.get(recipe.method, (recipe.method,))
     names = names if splits.new_stage else names[:1]
     scored = {
-        stage: {name: _evaluation(test, quality(recipe, stage, name), random) for name, test in splits.tests.items()}
+        stage: {name: _evaluation(splits.tests, name, quality(recipe, stage, name), random) for name in splits.tests}
         for stage in names
     }
     known = np.random.default_rng(0)  # zero-shot CLIP knows no seed
     scored[ZEROSHOT] = {
-        name: _evaluation(test, quality(recipe, ZEROSHOT, name), known) for name, test in splits.tests.items()
+        name: _evaluation(splits.tests, name, quality(recipe, ZEROSHOT, name), known) for name in splits.tests
     }
     accuracies = {stage: {name: one.accuracy for name, one in of.items()} for stage, of in scored.items()}
     chosen = recipe.protocol_in_use.choose(accuracies)
@@ -99,11 +99,15 @@ def finish(trial: Trial, quality: Quality) -> None:
     Scoring.of(splits, scored, made, neighbours).save(trial.folder)
 
 
-def _evaluation(test: Test, right: float, random: np.random.Generator) -> Evaluation:
-    labels = np.array([sample.label for sample in test.samples])
-    guesses = random.integers(len(test.classes), size=len(labels))
+def _evaluation(tests: Mapping[str, Test], name: str, right: float, random: np.random.Generator) -> Evaluation:
+    """Predictions that are right by chance, and scores: high among the list of a right prediction."""
+    classes = tests[name].classes
+    labels = np.array([sample.label for sample in tests[name].samples])
+    guesses = random.integers(len(classes), size=len(labels))
     told = np.where(random.random(len(labels)) < right, labels, guesses)
-    return Evaluation(test.classes, torch.from_numpy(labels), torch.from_numpy(told))
+    highest = 20 + 5 * random.random(len(labels)) + (told == labels)
+    rivals = {other: torch.from_numpy(20 + 5 * random.random(len(labels))) for other in tests if other != name}
+    return Evaluation(classes, torch.from_numpy(labels), torch.from_numpy(told), torch.from_numpy(highest), rivals)
 
 
 def _pseudo_labels(splits: Splits, random: np.random.Generator) -> PseudoLabels | None:

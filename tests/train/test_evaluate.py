@@ -135,3 +135,19 @@ def test_the_harmonic_mean_lies_between_and_is_symmetric(base, new):
 def test_the_harmonic_mean_is_that_of_the_paper():
     assert harmonic_mean(69.34, 74.22) == pytest.approx(71.70, abs=0.005)
     assert harmonic_mean(0, 50) == harmonic_mean(0, 0) == 0
+
+
+@pytest.mark.parametrize("kind", [Toy, ByImage])
+def test_the_highest_score_among_other_classes_is_that_of_a_learner_bound_to_them(kind):
+    learner, batches = kind(), ToyBatches()
+    alone = evaluate(learner, batches)
+    beside = evaluate(learner, batches, rivals={"others": OTHERS})
+    assert learner.classes == beside.classes == CLASSES, "bound as before"
+    assert torch.equal(alone.predictions, beside.predictions)
+    assert torch.equal(alone.highest, beside.highest)
+    assert not alone.rivals
+    learner.eval()
+    for classes, highest in ((CLASSES, beside.highest), (OTHERS, beside.rivals["others"])):
+        learner.bind(classes)
+        expected = torch.cat([learner(batch).logits.amax(dim=1) for batch in batches.epoch(0)])
+        torch.testing.assert_close(highest, expected.detach())
