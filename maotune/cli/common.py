@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from maotune.printable import escape_controls
 
 if TYPE_CHECKING:
     from maotune.runs.events import Callback
@@ -20,8 +23,18 @@ app = typer.Typer(
     help="Tune the prompts of a frozen CLIP with a handful of images. MAO tunes any prompt learner in two stages.",
 )
 
-out = Console()
-err = Console(stderr=True)
+
+class SafeConsole(Console):
+    """A console that obeys no escape sequence in what it prints: names of files and classes may hold some."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the segments of ``renderable``."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=escape_controls(segment.text, keep="\n"))
+
+
+out = SafeConsole()
+err = SafeConsole(stderr=True)
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout; everything else goes to stderr.")

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from maotune.cli.common import AsJson, Root, app, out, print_json, progress
+from maotune.printable import printable
 
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets, check and prepare them, write them to a folder.")
 app.add_typer(data_app, name="data")
@@ -26,13 +28,13 @@ def show(
     if as_json:
         print_json(asdict(results))
         return
-    table = Table(title=f"{results.name}: {len(results.classes)} classes", title_justify="left")
+    table = Table(title=f"{escape(printable(results.name))}: {len(results.classes)} classes", title_justify="left")
     for column in ("split", "images", "fewest a class", "most a class"):
         table.add_column(column, justify="left" if column == "split" else "right")
     for split, size in results.splits.items():
         table.add_row(split, str(size.images), str(size.smallest), str(size.largest))
     out.print(table)
-    out.print(", ".join(results.classes), markup=False, highlight=False)
+    out.print(", ".join(map(printable, results.classes)), markup=False, highlight=False)
 
 
 @data_app.command()

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from maotune.cli.common import AsJson, Root, app, err, out, print_json, progress
 from maotune.cli.results import show_results
+from maotune.printable import printable
 
 if TYPE_CHECKING:
     from maotune.api import Run
@@ -129,7 +130,7 @@ def predict(
         )
         return
     for name, best in predictions:  # not by rich, which turns tabs into spaces
-        typer.echo("\t".join([name, *(f"{of} {probability:.3f}" for of, probability in best)]))
+        typer.echo("\t".join([printable(name), *(f"{printable(of)} {probability:.3f}" for of, probability in best)]))
     for image in predictions.skipped:
         err.print(f"skipped: {image.reason}", markup=False)
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from maotune.cli.common import err, out, print_json
+from maotune.printable import printable
 
 if TYPE_CHECKING:
     from maotune.experiments.first_batches import BatchFigure
@@ -31,7 +33,7 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
     for dataset in scores.datasets:
         rows_of_set = [row for row in rows if row["dataset"] == dataset]
         tests = list(rows_of_set[0]["scores"])
-        title = f"{dataset}: accuracy in %, {_seeds(rows_of_set[-1]['seeds'])}"
+        title = f"{escape(printable(dataset))}: accuracy in %, {_seeds(rows_of_set[-1]['seeds'])}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)  # fits 80 columns
         for column in ("method", *tests, "updates", "seconds"):
             justify: Literal["left", "right"] = "left" if column == "method" else "right"

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maotune.files import write_atomic
+from maotune.printable import escape_controls, printable_cell
 from maotune.report.content import Report, ReportTable
 from maotune.report.frame import ExperimentRuns, tidy_frame
 
@@ -41,9 +42,12 @@ def _from_template(report: Report, name: str, escape: Callable[[str], str]) -> s
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
+    def shown(text: str) -> str:
+        return escape(escape_controls(text, keep="\n"))
+
     environment = Environment(
         loader=PackageLoader("maotune.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        autoescape=True, finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(str(value))),
+        autoescape=True, finalize=lambda value: value if isinstance(value, Markup) else Markup(shown(str(value))),
     )  # fmt: skip
     environment.filters["zip"] = zip
     return environment.get_template(name).render(report=report).rstrip() + "\n"
@@ -100,7 +104,10 @@ FORMATS: Mapping[str, tuple[str, Callable[[Report, Sequence[ExperimentRuns]], st
     "html": ("index.html", lambda report, _: html(report)),
     "markdown": ("report.md", lambda report, _: markdown(report)),
     "latex": ("tables.tex", lambda report, _: latex(report)),
-    "csv": ("results.csv", lambda _, experiments: tidy_frame(experiments).to_csv(index=False, lineterminator="\n")),
+    "csv": (
+        "results.csv",
+        lambda _, experiments: tidy_frame(experiments).map(printable_cell).to_csv(index=False, lineterminator="\n"),
+    ),
 }
 """Format -> file name and writer."""
 

@@ -127,6 +127,29 @@ def test_predict_among_other_classes_and_past_broken_files(maotune: Maotune, hom
     assert "broken.png" in strict.err
 
 
+def test_predict_prints_hostile_names_and_obeys_none(
+    maotune: Maotune, home: Path, tuned: dict[str, Any], tmp_path: Path
+) -> None:
+    """Names of files and classes with escape sequences, line breaks and formulas; in JSON they are as they are."""
+    names = ["\x1b[2J.png", "line\nbreak.png", "=1+1.png", "tab\t.png", "caf\udce9.png"]
+    for name in names:
+        Image.new("RGB", (80, 40), "white").save(tmp_path / name)
+    (tmp_path / "bad\x1b[8m.png").write_bytes(b"nothing")
+    (tmp_path / "names.txt").write_text("=cmd()\n\x1b[31mred car\n", encoding="utf-8")
+    command = ("predict", run_folder(home, "mao"), ".", "--classes", "names.txt", "--top-k", 2)
+    answer = maotune(*command, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    rows = [line.split("\t") for line in answer.out.splitlines()]
+    assert {row[0] for row in rows} == {r"\x1b[2J.png", r"line\nbreak.png", "'=1+1.png", r"tab\t.png", r"caf\udce9.png"}
+    assert {cell.rpartition(" ")[0] for row in rows for cell in row[1:]} == {"'=cmd()", r"\x1b[31mred car"}
+    assert r"skipped: bad\x1b[8m.png: no picture" in answer.err
+    assert "\x1b" not in answer.out + answer.err
+    document = maotune(*command, "--json", cwd=tmp_path).json
+    assert {image["image"] for image in document["images"]} == {*names}
+    assert document["skipped"][0]["image"] == "bad\x1b[8m.png"
+    assert {each["class"] for each in document["images"][0]["classes"]} == {"=cmd()", "\x1b[31mred car"}
+
+
 def test_own_images_are_adapted_to(maotune: Maotune, photos: Path) -> None:
     own = ("--data", "photos/", "--unlabelled", "heap/", "--classes", "names.txt", "--mao", "--epochs", 2)
     answer = maotune("train", *own, "data.views=1", "--json", cwd=photos)

@@ -3,12 +3,13 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from maotune.report.frame import tidy_frame
-from maotune.report.render import escape_latex, latex, markdown, terminal
+from maotune.report.render import FORMATS, escape_latex, html, latex, markdown, terminal
 from tests.report.conftest import HOSTILE, Reported
 
 
@@ -90,6 +91,18 @@ def test_csv_has_a_row_for_each_trial_and_measure(hostile: Reported) -> None:
     new = [row for row in rows if row["method"] == "mao" and row["measure"] == "new" and row["prompts"] == "result"]
     assert {row["scored_with"] for row in new} == {"new"}
     assert all(row["commit"] == "0123456789abcdef" and row["pseudo_label_accuracy"] for row in new)
+
+
+def test_no_format_holds_an_escape_sequence_or_a_formula(hostile: Reported) -> None:
+    (study,) = hostile.experiments
+    first = study.finished[0]
+    named = replace(first, result=replace(first.result, dataset="=cmd|' /C calc'!A0\x1b[2J"))
+    (row, *_) = csv.DictReader(io.StringIO(FORMATS["csv"][1](hostile.report, [replace(study, finished=[named])])))
+    assert row["dataset"] == r"'=cmd|' /C calc'!A0\x1b[2J"
+    report = replace(hostile.report, subtitle="photos \x1b[2J \u202egpj")
+    for text in (markdown(report), html(report)):
+        assert "x1b" in text
+        assert not re.search("[\x1b\u202e]", text)
 
 
 def test_what_is_missing_and_what_failed_is_said(hostile: Reported) -> None:

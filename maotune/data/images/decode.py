@@ -53,7 +53,7 @@ def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
     with _refusals(name), _turn_to_open(file, name), _open(file, name) as image:
         pixels, bytes_each = image.width * image.height, _bytes_per_pixel(image)
         if pixels > (most := min(MAX_PIXELS, LIMIT // bytes_each)):
-            raise UnreadableImage(f"{name}: {_too_many_pixels(most)}", "too large")
+            raise UnreadableImage.about(name, _too_many_pixels(most), "too large")
         with reserve(pixels * bytes_each):
             image.load()
             return _rgb(_upright(image, in_place=True), _no_data(image))
@@ -75,7 +75,7 @@ def _turn_to_open(file: BinaryIO, name: str) -> AbstractContextManager[None]:
     """Refuse a file that is too large to be opened; one that Pillow decodes when it opens it has all memory."""
     head = file.read(HEAD)
     if recognise(head) in _IN_MEMORY and file.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise UnreadableImage(f"{name}: more than {MAX_BYTES >> 20} MiB, too many for this format", "too large")
+        raise UnreadableImage.about(name, f"more than {MAX_BYTES >> 20} MiB, too many for this format", "too large")
     file.seek(0)
     return reserve(LIMIT) if head.startswith((b"\0\0\1\0", b"icns")) else contextlib.nullcontext()  # icons
 
@@ -86,7 +86,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     except UnidentifiedImageError:
         file.seek(0)
         if (refusal := why_unreadable(name, file.read(HEAD))) and refusal.kind != "other file":
-            raise UnreadableImage(f"{name}: {refusal.reason}", refusal.kind) from None
+            raise UnreadableImage.about(name, refusal.reason, refusal.kind) from None
         raise
 
 
@@ -99,7 +99,7 @@ def _refusals(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         kind, reason = _kind_and_reason(error)
-        raise UnreadableImage(f"{name}: {reason}", kind) from error
+        raise UnreadableImage.about(name, reason, kind) from error
 
 
 def _upright(image: Image.Image, in_place: bool = False) -> Image.Image:
@@ -230,9 +230,9 @@ class ImageFile:
         with _refusals(self.name):
             status = self.path.stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
-            raise UnreadableImage(f"{self.path}: a folder or a device, not a file", "not a picture")
+            raise UnreadableImage.about(self.name, "a folder or a device, not a file", "not a picture")
         if status.st_size == 0:
-            raise UnreadableImage(f"{self.path}: the file is empty", "empty")
+            raise UnreadableImage.about(self.name, "the file is empty", "empty")
         return status
 
 

@@ -60,7 +60,7 @@ class TarImage:
         try:
             yield
         except OSError as error:
-            raise UnreadableImage(f"{self.name}: the archive cannot be read ({error})", "missing") from error
+            raise UnreadableImage.about(self.name, f"the archive cannot be read ({error})", "missing") from error
 
     def _open(self) -> io.BufferedReader:
         with self._refusals():
@@ -68,7 +68,7 @@ class TarImage:
         if part.cut_off or not self.size:
             part.close()
             reason, kind = ("the archive is cut off", "truncated") if part.cut_off else ("the file is empty", "empty")
-            raise UnreadableImage(f"{self.name}: {reason}", kind)
+            raise UnreadableImage.about(self.name, reason, kind)
         return io.BufferedReader(part)
 
 
@@ -121,7 +121,7 @@ class UnreadablePart:
         Raises:
             UnreadableImage: always.
         """
-        raise UnreadableImage(f"{self.name}: {self.reason}", "broken")
+        raise UnreadableImage.about(self.name, self.reason)
 
     def digest(self) -> NoReturn:
         """Raise the error, as ``read`` does."""

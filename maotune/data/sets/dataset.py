@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
+from maotune.printable import printable
+
 
 @runtime_checkable
 class ImageRef(Protocol):
@@ -60,3 +62,8 @@ class UnreadableImage(ValueError):
     def __init__(self, message: str, kind: str = "broken") -> None:
         super().__init__(message)
         self.kind = kind
+
+    @classmethod
+    def about(cls, name: str, reason: str, kind: str = "broken") -> "UnreadableImage":
+        """Return the error for the image ``name``."""
+        return cls(f"{printable(name)}: {reason}", kind)

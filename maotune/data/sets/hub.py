@@ -58,7 +58,7 @@ class HubImage:
     def _stored(self) -> bytes | ImageFile:
         (cell,) = self.table[self.row].values()
         if cell is None or not (cell["bytes"] or cell["path"]):
-            raise UnreadableImage(f"{self.name}: the row has no picture", "missing")
+            raise UnreadableImage.about(self.name, "the row has no picture", "missing")
         return bytes(cell["bytes"]) if cell["bytes"] else ImageFile(Path(cell["path"]))
 
 
