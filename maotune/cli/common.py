@@ -40,6 +40,9 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout; everything else goes to stderr.")
 ]
 Root = Annotated[Path | None, typer.Option(help="Folder of the data (CoOp's layout, tables).")]
+Activation = Annotated[
+    str | None, typer.Option(help="quick_gelu or gelu, where the files of a CLIP do not tell; default: as they say.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maotune.cli.common import AsJson, Root, Settings, app, out, print_json
+from maotune.cli.common import Activation, AsJson, Root, Settings, app, out, print_json
 from maotune.cli.results import show_results, write_figures
 from maotune.cli.sweep_tables import (
     say,
@@ -52,6 +52,7 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Epochs in all; MAO splits them between its stages.")] = None,
     root: Root = None,
     clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,
+    activation: Activation = None,
     folder: Annotated[Path | None, typer.Option(help="Folder of the sweep; default: runs/EXPERIMENT.")] = None,
     jobs: Annotated[
         int | None,
@@ -91,7 +92,13 @@ def run(
     chosen_suite = find_suite(suite)
     sources = _names(data) if data else list(chosen.sets(suite, chosen_suite.sets))
     _check_sources(sources, root)
-    options: dict[str, Any] = {"data.shots": shots, "epochs": epochs, "data.root": root, "clip.source": clip}
+    options: dict[str, Any] = {
+        "data.shots": shots,
+        "epochs": epochs,
+        "data.root": root,
+        "clip.source": clip,
+        "clip.activation": activation,
+    }
     overrides = {SHORT.get(key, key): value for key, value in map(parse_override, settings or ())}
     overrides |= {key: value for key, value in options.items() if value is not None}
     defaults = chosen_suite.settings if {*sources} <= {*chosen_suite.sets} else {}  # made for these sets

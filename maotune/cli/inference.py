@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from maotune.cli.common import AsJson, Root, app, err, out, print_json, progress
+from maotune.cli.common import Activation, AsJson, Root, app, err, out, print_json, progress
 from maotune.cli.results import show_results
 from maotune.printable import printable
 
@@ -24,6 +24,7 @@ def zeroshot(
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     templates: Annotated[str, typer.Option(help="dataset, ensemble, or a text with {} for the class.")] = "dataset",
     clip: Annotated[str, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = "iconclip",
+    activation: Activation = None,
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,6 +38,7 @@ def zeroshot(
     choose("split", split, ("train", "val", "test"))
     sources = data.split(",") if data else find_suite(suite).sets
     given = {"templates": templates, "clip.source": clip, "data.root": root}
+    given |= {"clip.activation": activation} if activation else {}
     recipes = [load_recipe(None, {**given, "data.source": source}) for source in sources]
     model = build_clip(recipes[0].clip)
     with progress() as listen:
@@ -138,7 +140,7 @@ def predict(
 def _load(path: Path, clip: str | None) -> "Run":
     import maotune
 
-    return maotune.load(path, clip=None if clip is None else maotune.load_clip(clip))
+    return maotune.load(path, clip=clip)
 
 
 @app.command("list")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maotune.cli.common import AsJson, Root, Settings, app, each, err, progress
+from maotune.cli.common import Activation, AsJson, Root, Settings, app, each, err, progress
 from maotune.cli.results import show_results
 
 
@@ -35,6 +35,7 @@ def train(
     classes: Annotated[Path | None, typer.Option(help="A text file of class names (own data).")] = None,
     root: Root = None,
     clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,
+    activation: Activation = None,
     folder: Annotated[Path, typer.Option(help="Folder of runs, in which each has a folder of its own.")] = Path("runs"),
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume unfinished runs.")] = False,
@@ -59,6 +60,7 @@ def train(
         "data.root": root,
         "data.strict": strict or None,
         "clip.source": clip,
+        "clip.activation": activation,
         "epochs": epochs,
         "method": "mao" if mao else None,
         "dept": {} if dept else None,

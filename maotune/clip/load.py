@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import threading
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
-from maotune.clip.model import FrozenCLIP, Preprocess, fingerprint_of
+from maotune.clip.model import FrozenCLIP, fingerprint_of
 from maotune.clip.openai_names import ACTIVATIONS, first_few, from_openai_names
+from maotune.clip.preprocess import OPEN_CLIP_CONFIG, Preprocess, read_json, read_preprocess
 from maotune.clip.stem import build_stem
 from maotune.clip.tokenizer import Tokenizer
-from maotune.clip.torchscript import is_torchscript, read_torchscript
+from maotune.clip.weights import State, find_weights, in_transformers_names, read_weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OPENAI = {
@@ -28,11 +26,11 @@ OPENAI = {
 """OpenAI's names of its models, and their ids on the Hugging Face hub."""
 OPENAI_TOKENS = 49408
 """Size of the vocabulary of OpenAI's and open_clip's models."""
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-"""What open_clip writes beside the weights: the sizes of the model, and how images are normalised."""
-WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+CONFIG = "config.json"
+"""What transformers writes beside the weights: the sizes of the model."""
+_BUILDING = threading.RLock()
+"""Held while a CLIP is built: the first import of transformers' classes is not safe in several threads."""
 
-State = dict[str, Tensor]
 Parts = tuple[Any, State, Tokenizer, Preprocess]
 """A transformers ``CLIPConfig``, the weights in transformers' names and float32, the tokenizer, the preprocessing."""
 
@@ -70,17 +68,22 @@ def load_clip(
     if activation not in ("auto", *ACTIVATIONS):
         raise ValueError(f"activation {activation!r} is unknown: choose auto, {', '.join(ACTIVATIONS)}")
     target = _device(device)
-    if str(source) == "iconclip":
+    with _BUILDING:
+        return _build(str(source), target, dtype, activation, activation_checkpointing)
+
+
+def _build(
+    source: str, target: torch.device, dtype: str, activation: str, activation_checkpointing: bool
+) -> FrozenCLIP:
+    path = Path(source).expanduser()
+    if source == "iconclip":
         with as_file(files("maotune") / "assets" / "iconclip") as folder:
             if not folder.is_dir():
                 raise FileNotFoundError("this copy of maotune has no IconCLIP in it: install it again or name another")
-            config, weights, tokenizer, preprocess = _read_folder(folder, activation)
-    elif (path := Path(source).expanduser()).is_file():
-        config, weights, tokenizer, preprocess = _read_file(path, activation)
+            config, weights, tokenizer, preprocess = _read_model(folder, activation)
     else:
-        config, weights, tokenizer, preprocess = _read_folder(
-            path if path.is_dir() else _fetch(str(source)), activation
-        )
+        there = source.strip() and path.exists()
+        config, weights, tokenizer, preprocess = _read_model(path if there else _fetch(source), activation)
     config.text_config.eos_token_id = tokenizer.end
     model = _assemble(config, weights).to(target, DTYPES[_automatic_dtype(target) if dtype == "auto" else dtype])
     model.logit_scale.data = weights["logit_scale"].to(target)  # a temperature of 100 is 99 in bf16
@@ -88,7 +91,7 @@ def load_clip(
         model,
         tokenizer,
         preprocess,
-        name=str(source) if str(source) in ("iconclip", *OPENAI) or not path.exists() else path.stem,
+        name=source if source in ("iconclip", *OPENAI) or not path.exists() else path.stem,
         fingerprint=fingerprint_of(config, weights),
         activation_checkpointing=activation_checkpointing,
     )
@@ -137,7 +140,7 @@ def _fetch(name: str) -> Path:
             pass
         folder = Path(snapshot_download(identity, allow_patterns=wanted))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(identity, allow_patterns=[*wanted, "*pytorch_model.bin"]))
+            folder = Path(snapshot_download(identity, allow_patterns=[*wanted, "*pytorch_model*.bin"]))
         return folder
     except (OSError, HFValidationError) as error:
         raise FileNotFoundError(
@@ -146,79 +149,56 @@ def _fetch(name: str) -> Path:
         ) from error
 
 
-def _read_folder(folder: Path, activation: str) -> Parts:
-    """Read a transformers or open_clip model from a folder."""
-    content = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if "text_config" not in content:
-        for name in WEIGHTS:
-            if (folder / name).is_file():
-                return _read_file(folder / name, activation)
-        raise ValueError(f"{folder} holds no CLIP: no config.json of transformers' and none of {', '.join(WEIGHTS)}")
-    if content.get("model_type", "clip") != "clip":
-        raise ValueError(f"{folder} is a {content['model_type']} model; only CLIP is supported")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_json(index)["weight_map"].values()))
+def _read_model(path: Path, activation: str) -> Parts:
+    """Read a model from its folder, or from one file with weights and what lies beside it."""
+    folder = path if path.is_dir() else path.parent
+    beside = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    family = beside.get("model_type", "clip" if "text_config" in beside else None)
+    if path.is_dir():
+        if family not in (None, "clip") and "text_config" in beside:
+            raise ValueError(f"{folder} is a {family} model; only CLIP is supported")
+        path, weights = find_weights(folder, family == "clip")
     else:
-        names = [name for name in WEIGHTS if (folder / name).is_file()][:1]
-    if not names:
-        raise ValueError(f"{folder} has a config.json but none of {', '.join(WEIGHTS)}")
-    weights: State = {}
-    for name in names:
-        weights |= _read_tensors(folder / name)
-    config = _config(content)
-    weights = {key: value.float() for key, value in weights.items() if not key.endswith("position_ids")}
-    if activation != "auto":
-        config.text_config.hidden_act = config.vision_config.hidden_act = activation
-    return config, weights, _tokenizer(folder, config), _preprocess(folder, config)
+        weights = read_weights(path)
+    if in_transformers_names(weights):
+        if family != "clip":
+            has = f"a {CONFIG} of {family or 'no CLIP (it has no text_config)'}" if beside else f"no {CONFIG}"
+            raise ValueError(f"{path} has transformers' names, but {has} beside it: put that of the model there")
+        config = _config(beside)
+        weights = {key: value.float() for key, value in weights.items() if not key.endswith("position_ids")}
+        if activation != "auto":
+            config.text_config.hidden_act = config.vision_config.hidden_act = activation
+    else:
+        stated = _stated_beside(folder, beside if family == "clip" else {}, weights)
+        content, weights = from_openai_names(weights, stated, activation, path)
+        config = _config(content)
+    return config, weights, _tokenizer(folder, config), read_preprocess(folder, config.vision_config.image_size)
 
 
-def _read_file(path: Path, activation: str) -> Parts:
-    """Read OpenAI's archive, or a state dict."""
-    weights = _read_tensors(path)
-    if "text_model.embeddings.token_embedding.weight" in weights:
-        if (path.parent / "config.json").is_file():
-            return _read_folder(path.parent, activation)
-        raise ValueError(f"{path} has transformers' names, but no config.json beside it")
-    beside = path.parent / OPEN_CLIP_CONFIG
-    model_config = _json(beside).get("model_cfg", {}) if beside.is_file() else None
-    content, renamed = from_openai_names(weights, model_config, activation, path)
-    config = _config(content)
-    return config, renamed, _tokenizer(path.parent, config), _preprocess(path.parent, config)
+def _stated_beside(folder: Path, beside: dict[str, Any], weights: State) -> dict[str, Any] | None:
+    """Return what is stated beside weights in OpenAI's names, as open_clip's ``model_cfg``; None: nothing.
 
-
-def _read_tensors(path: Path) -> State:
-    """Read all tensors of a file, by name; nothing in the file is executed."""
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        if is_torchscript(path):
-            return read_torchscript(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever a damaged or hostile file provokes in three readers
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise ValueError(f"{path} can not be read as weights ({type(error).__name__}: {reason})") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f"{path} holds a {type(loaded).__name__} without weights, not the state dict of a CLIP")
-    weights = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-    if all(key.startswith("module.") for key in weights):  # saved while training on several devices
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    return weights
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object")
-    return content
+    ``beside``, the content of transformers' config, is of use where it is that of a model as wide.
+    """
+    path = folder / OPEN_CLIP_CONFIG
+    if path.is_file():
+        content = read_json(path)
+        stated: dict[str, Any] = content.get("model_cfg", content if "vision_cfg" in content else {})
+        return stated
+    if not beside or "input_resolution" in weights:  # OpenAI's archives need no config
+        return None
+    config = _config(beside)
+    text, vision = config.text_config, config.vision_config
+    widths = [
+        value.shape[-1] for name, value in weights.items() if name.endswith((".class_embedding", "ln_final.bias"))
+    ]
+    if {*widths} != {text.hidden_size, vision.hidden_size}:
+        return None
+    return {
+        "quick_gelu": text.hidden_act == "quick_gelu",
+        "text_cfg": {"width": text.hidden_size, "heads": text.num_attention_heads},
+        "vision_cfg": {"width": vision.hidden_size, "head_width": vision.hidden_size // vision.num_attention_heads},
+    }
 
 
 def _config(content: dict[str, Any]) -> Any:
@@ -241,25 +221,6 @@ def _tokenizer(folder: Path, config: Any) -> Tokenizer:
         f"the text tower has a vocabulary of {text.vocab_size} tokens instead of OpenAI's {OPENAI_TOKENS}, "
         f"and {folder} has no tokenizer.json for it"
     )
-
-
-def _preprocess(folder: Path, config: Any) -> Preprocess:
-    size = config.vision_config.image_size
-    for name, prefix in (("preprocessor_config.json", "image_"), (OPEN_CLIP_CONFIG, "")):
-        if (folder / name).is_file():
-            content = _json(folder / name)
-            content = content.get("preprocess_cfg", content)
-            if {f"{prefix}mean", f"{prefix}std"} <= set(content):
-                mean, std = (_three(content[prefix + key], folder / name) for key in ("mean", "std"))
-                return Preprocess(size, mean, std)
-    return Preprocess(size)
-
-
-def _three(values: Any, path: Path) -> tuple[float, float, float]:
-    if len(values) != 3:
-        raise ValueError(f"{path}: {values} should be three numbers")
-    red, green, blue = map(float, values)
-    return red, green, blue
 
 
 def _assemble(config: Any, weights: State) -> Any:

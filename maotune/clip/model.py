@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maotune.clip.preprocess import Preprocess
 from maotune.clip.tokenizer import Tokenizer, Tokens
 from maotune.clip.towers import build_image_tower, build_text_tower, image_pass, text_pass
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocess:
-    """How an image is resized and normalised for the image tower; the defaults are OpenAI's."""
-
-    size: int = 224
-    """Height and width in pixels."""
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    """Subtracted from red, green and blue in 0..1."""
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    """Divides the differences."""
-    interpolation: str = "bicubic"
-    """Filter for resizing the shorter side to ``size``, before the centre is cropped."""
 
 
 class FrozenCLIP:
@@ -71,6 +57,9 @@ class FrozenCLIP:
         self.fingerprint = fingerprint or fingerprint_of(model.config, model.state_dict())
         self.device: torch.device = model.text_projection.weight.device
         self.dtype: torch.dtype = model.text_projection.weight.dtype
+        activations = {text.hidden_act, vision.hidden_act}
+        self.activation: str = activations.pop() if len(activations) == 1 else "auto"
+        """Of both towers; ``auto`` where they differ."""
         self.joint_width: int = model.config.projection_dim
         self.text_width: int = text.hidden_size
         self.vision_width: int = vision.hidden_size

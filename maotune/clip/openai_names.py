@@ -42,8 +42,20 @@ _OUTSIDE_LAYERS = {
     "visual.ln_post.bias": "vision_model.post_layernorm.bias",
 }
 _PROJECTIONS = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
-_SIZES = ("input_resolution", "context_length", "vocab_size")
+OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's archives carry among the weights."""
+_APPLIED_OR_IDLE = frozenset(
+    {
+        *("width", "layers", "heads", "head_width", "image_size"),
+        *("mlp_ratio", "patch_size", "context_length", "vocab_size", "pos_embed_type"),  # the weights tell
+        *("patch_dropout", "output_tokens", "pad_id", "attn_pooler_queries", "attn_pooler_heads"),
+        *("timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"),
+        *("hf_model_pretrained", "hf_pooler_type", "hf_proj_type"),
+    }
+)
+"""Settings of a tower in open_clip's ``model_cfg`` that are applied, or change no feature of the models here."""
+_USUAL = {"pool_type": ("tok", "argmax"), "proj_type": ("linear",)}
+"""Values of other settings that build a tower as CLIP's are built."""
 
 
 def from_openai_names(
@@ -59,7 +71,8 @@ def from_openai_names(
         path: the file, for messages.
 
     Raises:
-        ValueError: not a CLIP with a vision transformer, or the number of attention heads is not known.
+        ValueError: not a CLIP with a vision transformer, one that ``model_config`` builds in another way, or the number
+            of attention heads is not known.
     """
     if any(key.startswith("visual.layer") for key in weights):
         raise ValueError(f"{path} has a ResNet for its image tower: only vision transformers are supported")
@@ -69,30 +82,34 @@ def from_openai_names(
         activation = _activation(weights, model_config, path)
     # Newer classes of open_clip put the text tower one level lower.
     rest = {key.removeprefix("text."): value for key, value in weights.items()}
-    for name in (*_SIZES, "attn_mask"):
+    for name in (*OPENAI_SIZES, "attn_mask"):
         rest.pop(name, None)
     if missing := [key for key in (*_OUTSIDE_LAYERS, *_PROJECTIONS) if key not in rest]:
         raise ValueError(f"{path} is not a CLIP with a vision transformer: it lacks {first_few(missing)}")
     stated = model_config or {}
     vocabulary, text_width = rest["token_embedding.weight"].shape
     width, _, _, patch = rest["visual.conv1.weight"].shape
+    text = {"hidden_size": text_width, **_tower(rest, "transformer", path)}
+    vision = {"hidden_size": width, **_tower(rest, "visual.transformer", path)}
+    _check_tower("text_cfg", stated, text, path)
+    _check_tower("vision_cfg", stated, vision, path)
+    grid = isqrt(rest["visual.positional_embedding"].shape[0] - 1)
+    resolution = weights.get("input_resolution", (stated.get("vision_cfg") or {}).get("image_size"))
     config = {
         "projection_dim": rest["text_projection"].shape[1],
         "text_config": {
-            **_tower(rest, "transformer", path),
-            "hidden_size": text_width,
+            **text,
             "num_attention_heads": _heads("text", text_width, stated.get("text_cfg"), path),
             "hidden_act": activation,
             "vocab_size": vocabulary,
             "max_position_embeddings": rest["positional_embedding"].shape[0],
         },
         "vision_config": {
-            **_tower(rest, "visual.transformer", path),
-            "hidden_size": width,
+            **vision,
             "num_attention_heads": _heads("image", width, stated.get("vision_cfg"), path),
             "hidden_act": activation,
             "patch_size": patch,
-            "image_size": patch * isqrt(rest["visual.positional_embedding"].shape[0] - 1),
+            "image_size": _image_size(resolution, patch, grid, path),
         },
     }
     renamed = {new: rest.pop(old).float() for old, new in _OUTSIDE_LAYERS.items()}
@@ -124,11 +141,43 @@ def first_few(names: Sequence[str]) -> str:
 def _activation(weights: Mapping[str, Tensor], model_config: Mapping[str, Any] | None, path: Path) -> str:
     if model_config is not None:
         return "quick_gelu" if model_config.get("quick_gelu", False) else "gelu"
-    if all(name in weights for name in _SIZES):
+    if all(name in weights for name in OPENAI_SIZES):
         return "quick_gelu"
     guess = "gelu" if path.name.startswith("open_clip_") else "quick_gelu"
-    log.warning("%s does not tell its activation: taking %s; activation='gelu' or 'quick_gelu' decides", path, guess)
+    log.warning(
+        "%s does not tell its activation: taking %s; --activation (clip.activation) gelu or quick_gelu decides",
+        path,
+        guess,
+    )
     return guess
+
+
+def _check_tower(name: str, model_config: Mapping[str, Any], measured: Mapping[str, int], path: Path) -> None:
+    """Refuse what a config states of a tower that is not so, or would have to be built in another way."""
+    stated = model_config.get(name) or {}
+    if not isinstance(stated, Mapping):
+        raise ValueError(f"{path}: {name} in the config beside it should be an object, not {stated!r:.80}")
+    for key, value in stated.items():
+        own = {"width": measured["hidden_size"], "layers": measured["num_hidden_layers"]}.get(key, value)
+        if value != own:
+            raise ValueError(
+                f"{path} is not the model of the config beside it: {name}.{key} is {value} there, "
+                f"and {own} by the weights"
+            )
+        if key not in _APPLIED_OR_IDLE and value and value not in _USUAL.get(key, ()):
+            raise ValueError(f"{path}: the config beside it states {name}.{key} = {value}, which is not supported")
+
+
+def _image_size(stated: Any, patch: int, grid: int, path: Path) -> int:
+    """Return the size of images: as stated, if that gives as many patches as there are positions."""
+    sides = {*stated} if isinstance(stated, list | tuple) else {patch * grid if stated is None else int(stated)}
+    size = sides.pop()
+    if sides or size // patch != grid:
+        raise ValueError(
+            f"{path}: images of {stated} pixels are stated, but its positions are for {grid} x {grid} patches of "
+            f"{patch} x {patch} pixels, {patch * grid} x {patch * grid}"
+        )
+    return int(size)
 
 
 def _heads(side: str, width: int, tower_config: Mapping[str, Any] | None, path: Path) -> int:

@@ -52,6 +52,8 @@ class ClipSettings(Settings):
     """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ..."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the frozen weights; prompts are always float32."""
+    activation: Literal["auto", "quick_gelu", "gelu"] = "auto"
+    """``auto``: as the files of the model say. A bare state dict does not tell which one it was trained with."""
     activation_checkpointing: bool = False
     """Keep fewer activations and recompute them in the backward pass: less memory, about a third more time per step."""
 

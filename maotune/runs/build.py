@@ -25,6 +25,7 @@ def build_clip(settings: ClipSettings) -> FrozenCLIP:
         settings.source,
         device=settings.device,
         dtype=settings.dtype,
+        activation=settings.activation,
         activation_checkpointing=settings.activation_checkpointing,
     )
 

@@ -178,7 +178,12 @@ class Run:
         path = Path(path)
         metadata = {
             "recipe": self.recipe.model_dump(mode="json"),
-            "clip": {"source": self.recipe.clip.source, "fingerprint": self.clip.fingerprint},
+            "clip": {
+                "source": self.recipe.clip.source,
+                "activation": self.clip.activation,
+                "preprocess": self.clip.preprocess.fingerprint,
+                "fingerprint": self.clip.fingerprint,
+            },
             "stages": {name: list(stage.classes) for name, stage in self.stages.items()},
             "result": asdict(self.result),
         }
@@ -195,12 +200,12 @@ class Run:
         return protocol.prompts_for(classes, self._tuned_classes, self.result.scored_with)
 
 
-def load_run(path: str | Path, *, clip: FrozenCLIP | None = None) -> Run:
+def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None) -> Run:
     """Load a tuned run, from its folder or from the file that ``Run.save`` wrote, wherever they have been moved.
 
     Args:
         path: the folder or the file.
-        clip: the CLIP that it was tuned on, if it has been loaded already or is not where it was.
+        clip: the CLIP that it was tuned on, if it has been loaded already; or where it is now.
 
     Raises:
         CheckpointError: no such file, or its prompts belong to another CLIP.
@@ -219,12 +224,21 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | None = None) -> Run:
         recipe, result = Recipe.from_record(metadata["recipe"]), Result(**metadata["result"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was written by another version of maotune: {error}") from error
-    clip = clip or build_clip(recipe.clip)
-    if clip.fingerprint != metadata["clip"]["fingerprint"]:
+    recorded = metadata["clip"]
+    if not isinstance(clip, FrozenCLIP):
+        changes = {"activation": recorded.get("activation", recipe.clip.activation)}
+        changes |= {} if clip is None else {"source": str(clip), "device": "auto"}
+        clip = build_clip(recipe.clip.model_copy(update=changes))
+    if clip.fingerprint != recorded["fingerprint"]:
         raise CheckpointError(
-            f"the prompts in {path} were tuned on {metadata['clip']['source']} with other weights (fingerprint "
-            f"{metadata['clip']['fingerprint'][:12]}, here {clip.fingerprint[:12]}): prompts fit only the CLIP they "
-            "were tuned on. Give that one (--clip, clip=...)"
+            f"the prompts in {path} were tuned on {recorded['source']} with other weights or another activation "
+            f"(fingerprint {recorded['fingerprint'][:12]}, here {clip.fingerprint[:12]}): prompts fit only the CLIP "
+            "they were tuned on. Give that one (--clip, clip=...)"
+        )
+    if clip.preprocess.fingerprint != recorded.get("preprocess", clip.preprocess.fingerprint):
+        raise CheckpointError(
+            f"the prompts in {path} were tuned on images that were prepared in another way ({recorded['preprocess']}; "
+            f"here {clip.preprocess.fingerprint}): put back the preprocessing config beside the CLIP's weights"
         )
     stages = {
         name: StagePrompts(

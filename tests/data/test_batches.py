@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from maotune.clip.model import Preprocess
+from maotune.clip.preprocess import Preprocess
 from maotune.contract import Batch
 from maotune.data.batches import PixelSource, RandomSampler, SampleBatches, SequentialSampler
 from maotune.data.images.decode import ImageFile

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from maotune.clip.model import Preprocess
+    from maotune.clip.preprocess import Preprocess
 
 
 class View(Protocol):
@@ -47,7 +47,7 @@ def view_seed(seed: int | None, digest: str, view: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TestView:
-    """CLIP's own view: the short side is resized, the centre cropped. The seed is ignored."""
+    """The model's own view: the picture is resized and its centre cropped or padded. The seed is ignored."""
 
     __test__: ClassVar[bool] = False  # keeps pytest from collecting it for its name
     seed: ClassVar[None] = None
@@ -57,21 +57,42 @@ class TestView:
     @property
     def fingerprint(self) -> str:
         """See ``View``."""
-        return f"test-1 {_numbers(self.preprocess)}"
+        return f"test-1 {self.preprocess.fingerprint}"
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
         """Return the pixels, (3, size, size) float32."""
-        size, short = self.preprocess.size, min(image.size)
-        if max(image.size) > 16 * short:  # a very thin picture would grow to gigabytes; only its middle is used
+        short = min(image.size)
+        if self.preprocess.resize == "shortest" and max(image.size) > 16 * short:
+            # A very thin picture would grow to gigabytes; only its middle is used.
             image = ImageOps.fit(image, (min(image.width, 16 * short), min(image.height, 16 * short)))
-        width, height = image.size
-        resized = (size * width // short, size * height // short)
-        if resized != image.size:
+        if (resized := _resized(image.width, image.height, self.preprocess)) != image.size:
             image = image.resize(resized, _filter(self.preprocess))
-        left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-        if resized != (size, size):
-            image = image.crop((left, top, left + size, top + size))
-        return _normalised(image, self.preprocess)
+        return _normalised(_centre(image, self.preprocess), self.preprocess)
+
+
+def _resized(width: int, height: int, preprocess: "Preprocess") -> tuple[int, int]:
+    """Return width and height after resizing, rounded as torchvision and open_clip round them."""
+    side = preprocess.resize_to or preprocess.size
+    if preprocess.resize == "squash":
+        return side, side
+    if preprocess.resize == "shortest":
+        short = min(width, height)
+        return side * width // short, side * height // short
+    ratio = max(width, height) / side
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _centre(image: Image.Image, preprocess: "Preprocess") -> Image.Image:
+    """Crop the centre; where the picture is smaller, pad it."""
+    size = preprocess.size
+    if image.size == (size, size):
+        return image
+    left, top = (round((side - size) / 2) if side > size else -((size - side) // 2) for side in image.size)
+    if min(image.size) >= size:
+        return image.crop((left, top, left + size, top + size))
+    canvas = Image.new("RGB", (size, size), (preprocess.fill,) * 3)
+    canvas.paste(image, (-left, -top))
+    return canvas
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +110,7 @@ class TrainView:
     def fingerprint(self) -> str:
         """See ``View``."""
         seed = "" if self.seed is None else f" seed {self.seed}"
-        return f"train-1 {self.scale[0]:g}..{self.scale[1]:g} flip {self.flip}{seed} {_numbers(self.preprocess)}"
+        return f"train-1 {self.scale[0]:g}..{self.scale[1]:g} flip {self.flip}{seed} {self.preprocess.fingerprint}"
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         """Return the pixels, (3, size, size) float32."""
@@ -127,8 +148,3 @@ def _normalised(image: Image.Image, preprocess: "Preprocess") -> Tensor:
     pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
     normalised = (pixels - np.asarray(preprocess.mean, np.float32)) / np.asarray(preprocess.std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1), dtype=np.float32))
-
-
-def _numbers(preprocess: "Preprocess") -> str:
-    mean, std = (" ".join(f"{value:.8g}" for value in numbers) for numbers in (preprocess.mean, preprocess.std))
-    return f"{preprocess.size} {preprocess.interpolation} mean {mean} std {std}"

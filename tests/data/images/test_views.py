@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from maotune.clip.model import Preprocess
+from maotune.clip.preprocess import Preprocess
 from maotune.data.images import views as transforms
 from maotune.data.images.views import TrainView, view_seed
 
