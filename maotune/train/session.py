@@ -1,10 +1,11 @@
 """Files of a run: the prompts of each stage, and a checkpoint from which the run is resumed bit for bit.
 
-Each is one safetensors file with JSON in its header, so tensors and JSON always agree. Files are written atomically. No
-pickle is written or read.
+Each is one safetensors file with JSON and a checksum in its header, so tensors and JSON always agree. Files are written
+atomically. No pickle is written or read.
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maotune.contract import AbstractLearner, Stage
-from maotune.files import write_atomic
+from maotune.files import DamagedFile, read_tensors, remove_leftovers, write_tensors
 from maotune.train.averaging import RunningAverage
 from maotune.train.device import device_of
 from maotune.train.history import History, StageRecord
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 """Name of the checkpoint file in the folder of a run; no stage may have this name."""
@@ -35,7 +36,7 @@ class CheckpointError(ValueError):
 
 def save_prompts(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write prompts and ``metadata`` (JSON values) to a file of a few kilobytes."""
-    _write(path, tensors, {"prompts": json.dumps(metadata)})
+    write_tensors(path, tensors, {"prompts": json.dumps(metadata)})
 
 
 def load_prompts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -177,8 +178,8 @@ class Session:
         # Written once: with many classes the JSON is longer than the tensors.
         self._identity = json.dumps({**identity, "metadata": dict(metadata), "stages": described})
         self._clock = time.monotonic()
-        for leftover in folder.glob(".*.safetensors.*.tmp") if folder and resume else ():  # of a killed process
-            leftover.unlink()
+        if folder is not None and resume:
+            remove_leftovers(folder)
         if folder is not None and self._path(CHECKPOINT).exists():
             if not resume:
                 raise CheckpointError(f"{folder} holds a run already: resume it, or choose another folder")
@@ -215,7 +216,7 @@ class Session:
             self._save({}, {"history": self.history.to_json()})
 
     def _save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        _write(self._path(CHECKPOINT), tensors, {"identity": self._identity, "state": json.dumps(state)})
+        write_tensors(self._path(CHECKPOINT), tensors, {"identity": self._identity, "state": json.dumps(state)})
         self._clock = time.monotonic()
 
     def _open(self) -> None:
@@ -270,16 +271,17 @@ def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
         yield f"{where} was {was!r}, now {now!r}"
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], texts: dict[str, str]) -> None:
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomic(path, safetensors.torch.save(plain, metadata=texts))
-
-
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        content = read_tensors(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error})") from error
+    except DamagedFile as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error.reason}), so it is not used: take a good copy of it, if "
+            f"there is one; or delete {CHECKPOINT}.safetensors in the folder of its run and resume the run, which then "
+            "begins again"
+        ) from error
+    if not content.checked:
+        log.info("%s was written by an older version, without a checksum: damage may go unnoticed", path)
+    return content.tensors, content.texts

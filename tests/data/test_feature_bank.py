@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from maotune.clip import FrozenCLIP, Preprocess, load_clip
-from maotune.data.feature_bank import FeatureBank, clear_cache, default_folder, measure_cache
+from maotune.data.cache import clear_cache, default_folder, measure_cache
+from maotune.data.feature_bank import FeatureBank
 from maotune.data.images.decode import ImageFile
 from maotune.data.images.views import TestView as CentreView
 from maotune.data.images.views import TrainView, view_seed

@@ -1,12 +1,12 @@
 """Embeddings of class names, and the table of hard negatives."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maotune.files import read_tensors, write_tensors
 from maotune.mao.neighbours import class_embeddings, hard_negatives, nearest_classes
 
 LAW = settings(deadline=None, max_examples=50)
@@ -40,9 +40,12 @@ def test_the_released_reading_of_underscores_parts_equal_names():
 def test_the_table_is_kept_by_content(tmp_path):
     table = hard_negatives(FLOWERS, 4, cache=tmp_path / "tables")
     (kept,) = (tmp_path / "tables").iterdir()
-    np.save(kept, table.numpy()[::-1])  # shows that it is read, not made again
-    assert hard_negatives(FLOWERS, 4, cache=tmp_path / "tables").tolist() == table.flip(0).tolist()
-    assert hard_negatives(FLOWERS[::-1], 4, cache=tmp_path / "tables").tolist() != table.flip(0).tolist()
+    content = read_tensors(kept)
+    assert torch.equal(content.tensors["table"], table)
+    swapped = torch.cat([table[:, :1], table[:, 1:].flip(1)], 1)  # shows that it is read, not made again
+    write_tensors(kept, {"table": swapped}, content.texts)
+    assert torch.equal(hard_negatives(FLOWERS, 4, cache=tmp_path / "tables"), swapped)
+    assert hard_negatives(FLOWERS[::-1], 4, cache=tmp_path / "tables").tolist() != swapped.tolist()
     assert hard_negatives(FLOWERS, 3, cache=tmp_path / "tables").shape == (8, 3)
 
 

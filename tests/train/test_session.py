@@ -1,11 +1,18 @@
 """Files of prompts."""
 
+import json
+import logging
+import random
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from maotune.train.history import StepDone
+from maotune.train.loop import FitSettings, fit
 from maotune.train.session import CheckpointError, load_prompts, restore_prompts, save_prompts
-from tests.train.toy import Toy
+from tests.train.toy import Toy, two_stages
 
 
 def test_prompts_come_back_with_their_metadata_in_a_few_kilobytes(tmp_path):
@@ -40,3 +47,50 @@ def test_other_files_are_answered(tmp_path):
         load_prompts(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="damaged or no safetensors"):
         load_prompts(tmp_path)
+
+
+@pytest.mark.parametrize("flips", [1, 2])
+def test_no_flipped_bit_of_a_checkpoint_or_of_prompts_changes_a_result(tmp_path, flips):
+    settings, draw = FitSettings(checkpoint_seconds=0), random.Random(flips)
+
+    class PulledPlug(Exception):
+        pass
+
+    def pull(event):
+        if isinstance(event, StepDone) and (event.stage, event.epoch, event.step) == ("new", 1, 2):
+            raise PulledPlug
+
+    whole = fit(Toy(), two_stages(2, 3), settings)
+    with pytest.raises(PulledPlug):
+        fit(Toy(), two_stages(2, 3), settings, folder=tmp_path / "run", on_event=pull)
+    refused = 0
+    for number in range(60):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "run", folder)
+        path = folder / draw.choice(["checkpoint.safetensors", "base.safetensors"])
+        content = bytearray(path.read_bytes())
+        for bit in draw.sample(range(8 * len(content)), flips):
+            content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            resumed = fit(Toy(), two_stages(2, 3), settings, folder=folder, resume=True)
+        except CheckpointError:
+            refused += 1
+            (folder / "checkpoint.safetensors").unlink()
+            resumed = fit(Toy(), two_stages(2, 3), settings, folder=folder, resume=True)
+        for name in ("base", "new"):
+            assert all(torch.equal(value, whole[name].prompts[key]) for key, value in resumed[name].prompts.items())
+    assert refused > 50
+
+
+def test_prompts_of_an_older_version_are_read_with_a_note(tmp_path, caplog):
+    path = tmp_path / "prompts.safetensors"
+    save_file({"a": torch.ones(1)}, path, {"prompts": json.dumps({"classes": ["a"]})})
+    with caplog.at_level(logging.INFO, "maotune"):
+        assert load_prompts(path)[1] == {"classes": ["a"]}
+    assert "written by an older version, without a checksum" in caplog.text
+    caplog.clear()
+    save_prompts(path, {"a": torch.ones(1)}, {})
+    with caplog.at_level(logging.INFO, "maotune"):
+        load_prompts(path)
+    assert not caplog.text
