@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from maotune.learners import LEARNERS
+from maotune.protocols import PROTOCOLS
 from maotune.recipe import Recipe, RecipeError, load_recipe
-from maotune.recipe.describe import listings
+from maotune.recipe.describe import flat, listings, shown
 from maotune.recipe.load import shipped_recipes
+from maotune.recipe.paper import departures, in_words
 from maotune.recipe.suites import find_suite, targets_of
 from maotune.runs.build import build_learner, with_own_texts
 from maotune.runs.events import RunPlan
@@ -231,6 +233,61 @@ def test_the_protocol_goes_by_the_data() -> None:
 def test_the_suite_is_the_eleven_shipped_sets() -> None:
     assert len(find_suite("icons-11").sets) == 11
     assert all(name.startswith("icons-") for name in find_suite("icons-11").sets)
+
+
+@pytest.mark.parametrize("name", [f"vit-b16/{learner}" for learner in LEARNERS])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_recipes_of_the_paper_are_its_settings(name: str, protocol: str) -> None:
+    given: dict[str, Any] = {"protocol": protocol, "seed": 2, "method": "mao", "data.source": "dtd", "data.root": "x"}
+    recipe = load_recipe(name, given)
+    assert departures(recipe) == {}
+    assert in_words([recipe.name], {}) == f"recipe {name}; settings as in the paper"
+    assert departures(load_recipe(name, {**given, "clip.source": "openai/clip-vit-base-patch16"})) == {}
+    short = departures(load_recipe(name, {**given, "mao.fill": "short", "data.shots": 8}))
+    assert short == {"data.shots": {"here": 8, "paper": 16}, "mao.fill": {"here": "short", "paper": "repeat"}}
+
+
+def test_a_run_says_which_recipe_it_has_and_where_that_departs_from_the_paper(photos: Path) -> None:
+    recipe = load_recipe(None, {"data.source": str(photos), "data.shots": 1, "epochs": 1, "protocol": "base-to-new"})
+    assert recipe.name == "icons/coop"
+    told: list[Any] = []
+    result = tune_and_score(recipe, clip=toy_clip(), callback=told.append).result
+    assert result.recipe["name"] == "icons/coop"
+    assert set(result.departures) == {"clip.source", "data.shots", "data.crop_scale", "data.flip", "epochs"}
+    assert result.departures["data.crop_scale"] == {"here": [0.5, 1.0], "paper": [0.08, 1.0]}
+    (plan,) = (event for event in told if isinstance(event, RunPlan))
+    assert "recipe icons/coop; not as in the paper: " in str(plan)
+    assert "data.crop_scale=[0.5, 1.0] (paper: [0.08, 1.0])" in str(plan)
+
+
+def test_the_name_of_a_recipe_is_that_of_its_file_and_decides_nothing(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(shipped_recipes()["icons/coop"].read_text(encoding="utf-8"))
+    recipe, shipped = load_recipe(mine), load_recipe("icons/coop")
+    assert (recipe.name, shipped.name) == (str(mine), "icons/coop")
+    assert recipe.deciding() == shipped.deciding()
+    assert recipe.slug == shipped.slug
+    assert load_recipe(None, recipe.model_dump()) == recipe, "as a finished run keeps it"
+
+
+def test_a_learner_that_the_paper_lacks_departs_in_no_setting_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LEARNERS, "mine", LEARNERS["coop"])
+    recipe = Recipe(learner={"name": "mine", "context_length": 9}, lr=0.1)
+    assert departures(recipe) == {
+        "clip.source": {"here": "iconclip", "paper": "ViT-B/16"}, "lr": {"here": 0.1, "paper": 0.002}
+    }  # fmt: skip
+
+
+def test_the_list_of_settings_shows_what_train_takes_without_a_recipe() -> None:
+    told = listings()["settings"]()
+    taken = flat(load_recipe(None).model_dump(mode="json"))
+    assert taken.keys() - {"name", "learner.name", "dept", "train.average"} <= told.keys()
+    for key, value in taken.items():
+        if key in told and not key.startswith("learner."):
+            assert re.search(rf"Default: {re.escape(shown(value))}(\.|; as in the paper: )", told[key]), key
+    assert "Default: [0.5, 1.0]; as in the paper: [0.08, 1.0]." in told["data.crop_scale"]
+    assert "[coop, cocoop, kgcoop] L, tokens of context. Default: 4." in told["learner.context_length"]
+    assert "Default: 3; as in the paper: 9." in told["learner.depth"]
 
 
 def test_settings_are_listed_with_meaning_and_default() -> None:

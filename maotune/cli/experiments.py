@@ -130,7 +130,7 @@ def run(
     Sweep.plan(target, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
     missing = list(dict.fromkeys(trial.folder for trial in trials if trial.result() is None))
     say(f"{len(trials)} trials in {target}, {len(missing)} of them to run")
-    for sentence in settings_in_words(suite_settings, overrides):
+    for sentence in settings_in_words(trials, suite_settings, overrides):
         say(sentence)
     failed: dict[Path, str] = {}
     if missing:

@@ -152,7 +152,7 @@ def list_(
 ) -> None:
     """List what there is to choose from."""
     from maotune.experiments.catalog import list_experiments
-    from maotune.recipe.describe import listings
+    from maotune.recipe.describe import DEFAULTS, listings
     from maotune.recipe.schema import choose
 
     lists = {**listings(), "experiments": list_experiments}
@@ -164,6 +164,8 @@ def list_(
     table.add_column(no_wrap=True)
     for name, summary in entries.items():
         table.add_row(name, escape(summary))
+    if what == "settings":
+        err.print(DEFAULTS, markup=False, highlight=False)
     out.print(table)
 
 

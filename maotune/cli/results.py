@@ -56,6 +56,8 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
             )
     for sentence in verdicts(scores):
         out.print(sentence, markup=False, highlight=False)
+    for sentence in dict.fromkeys(_recipe_in_words(result) for result in results if result.protocol != "adapt"):
+        out.print(sentence, markup=False, highlight=False)
 
 
 def write_figures(
@@ -77,6 +79,15 @@ def write_figures(
         print_json({"pictures": documents})
     elif dry_run:
         out.print(f"{len(documents)} figures in {folder}, and what they show as JSON", markup=False, soft_wrap=True)
+
+
+def _recipe_in_words(result: "Result") -> str:
+    """Say which recipe was run; departures are computed, as results of older versions have recorded none."""
+    from maotune.recipe import Recipe
+    from maotune.recipe.paper import departures, in_words
+
+    recipe = Recipe.from_record(result.recipe)
+    return in_words([recipe.name], departures(recipe))
 
 
 def _seeds(seeds: list[int]) -> str:

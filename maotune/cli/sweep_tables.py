@@ -225,7 +225,7 @@ def show_plan(
     out.print(
         f"{print_line}: {number['finished']} finished, {len(states) - number['finished']} to run", highlight=False
     )
-    for sentence in settings_in_words(suite, overrides):
+    for sentence in settings_in_words(trials, suite, overrides):
         out.print(sentence, markup=False, highlight=False)
     left = estimate_seconds_left(states, jobs)
     if left is None:
@@ -235,8 +235,10 @@ def show_plan(
         out.print(f"about {duration(left)}{at_a_time}, going by those that are finished", highlight=False)
 
 
-def settings_in_words(suite: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
-    """Say where the settings of all trials differ from the learners' recipes, and why."""
+def settings_in_words(trials: "Sequence[Trial]", suite: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
+    """Say which recipes are run, where all trials depart from them and from the paper, and why."""
+    from maotune.recipe.paper import departures, in_words
+
     suite_settings = {key: value for key, value in suite.items() if key not in overrides}
     sentences = []
     if overrides:
@@ -246,7 +248,9 @@ def settings_in_words(suite: Mapping[str, Any], overrides: Mapping[str, Any]) ->
         sentences.append(
             f"settings of the suite, to be affordable: {_pairs(suite_settings)} (yours would hold: {others})"
         )
-    return sentences
+    departing = [departures(recipe) for recipe in {trial.recipe.title: trial.recipe for trial in trials}.values()]
+    shared = {key: pair for key, pair in departing[0].items() if all(each.get(key) == pair for each in departing)}
+    return [*sentences, in_words((trial.recipe.name for trial in trials), shared)]
 
 
 def _pairs(settings: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ from maotune.cli.results import show_results
 def train(
     settings: Settings = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", "-r", help="A YAML recipe; `maotune list recipes`.")
+        Path | None,
+        typer.Option("--recipe", "-r", help="A YAML file, or a name of `maotune list recipes`."),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="A shipped set, a folder of images, a CSV/JSONL/split file, hub:PATH_OR_ID.")

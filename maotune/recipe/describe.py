@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from maotune.contract import AbstractLearner
@@ -13,7 +13,7 @@ from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.mao.methods import METHODS
 from maotune.protocols import PROTOCOLS
-from maotune.recipe.load import shipped_recipes
+from maotune.recipe.load import load_recipe, shipped_recipes
 from maotune.recipe.schema import Recipe, resolve
 from maotune.recipe.suites import SUITES
 
@@ -42,16 +42,35 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
     }
 
 
+DEFAULTS = (
+    "Defaults are those of the recipe icons/coop, which `maotune train` takes without --recipe; where the paper has "
+    "others, those of vit-b16/coop follow. With another --learner it takes icons/LEARNER, with a --clip other than "
+    "IconCLIP vit-b16/LEARNER (maotune list recipes)."
+)
+"""Explains the list of settings."""
+
+
+def _default(key: str, learner: str, otherwise: Any) -> str:
+    """Write the value of a setting in the recipe that ``train`` takes for a learner, and the paper's if it differs."""
+    here, paper = (
+        flat(load_recipe(name).model_dump(mode="json")).get(key, otherwise) if name in shipped_recipes() else otherwise
+        for name in (f"icons/{learner}", f"vit-b16/{learner}")
+    )
+    return f"Default: {shown(here)}{'' if here == paper else f'; as in the paper: {shown(paper)}'}."
+
+
 def _described(schema: dict[str, Any], node: dict[str, Any] | None = None, prefix: str = "") -> dict[str, str]:
     """Describe the settings of a JSON schema by dotted key: meaning, allowed values, default."""
     settings: dict[str, str] = {}
     for name, entry in (node or schema)["properties"].items():
+        if prefix + name == "name":  # no setting
+            continue
         inner = resolve(entry, schema)
         off = "default" in entry and entry["default"] is None  # a group that is off is a setting itself
         if off or "properties" not in inner:
             allowed = f" One of {', '.join(entry['enum'])}." if "enum" in entry else ""
             meaning = " ".join(entry.get("description", "").split())
-            settings[prefix + name] = f"{meaning}{allowed} Default: {_shown(entry.get('default'))}."
+            settings[prefix + name] = f"{meaning}{allowed} {_default(prefix + name, 'coop', entry.get('default'))}"
         if "properties" in inner:
             settings |= _described(schema, inner, f"{prefix}{name}.")
     return settings
@@ -69,7 +88,7 @@ def _learner_settings() -> dict[str, str]:
                 described = re.search(rf"^    {parameter.name}: (.+?){until}", doc, re.MULTILINE | re.DOTALL)
                 meaning = f"{' '.join(described[1].split())} " if described else ""
                 key = f"{'learner' if owner else 'dept'}.{parameter.name}"
-                entry = f"{meaning}Default: {_shown(parameter.default)}."
+                entry = meaning + _default(key, owner, parameter.default)
                 owners.setdefault(key, {}).setdefault(entry, []).append(owner)
     return {
         key: "\n".join(f"[{', '.join(of)}] {entry}" if of != [""] else entry for entry, of in entries.items())
@@ -77,9 +96,18 @@ def _learner_settings() -> dict[str, str]:
     }
 
 
-def _shown(value: Any) -> str:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested settings by dotted key."""
+    leaves: dict[str, Any] = {}
+    for name, branch in tree.items():
+        leaves |= flat(branch, f"{prefix}{name}.") if isinstance(branch, Mapping) else {f"{prefix}{name}": branch}
+    return leaves
+
+
+def shown(value: Any) -> str:
+    """Write the value of a setting as it is given."""
     if isinstance(value, list | tuple) and len(value) > 5:
         return f"a list of {len(value)}"
-    if value is None or (isinstance(value, str) and re.fullmatch(r"[\w.-]+", value)):
+    if value is None or (isinstance(value, str) and re.fullmatch(r"[\w./-]+", value)):
         return value or "none"
     return json.dumps(value, default=str)

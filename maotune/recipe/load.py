@@ -41,6 +41,7 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     tree: dict[str, Any] = {}
     if path is None:
         path = _default_recipe(dict(pairs))
+    name = str(path or "")
     if path is not None:
         path = shipped_recipes().get(str(path), Path(path))
         try:
@@ -54,12 +55,13 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
             raise RecipeError(f"{path} holds a {type(tree).__name__}; a recipe is a mapping of settings")
     if isinstance(tree.get("learner"), str):
         tree["learner"] = {"name": tree["learner"]}
-    name = dict(pairs).get("learner.name")
-    if name is not None and isinstance(tree.get("learner"), dict) and tree["learner"].get("name", "coop") != name:
+    learner = dict(pairs).get("learner.name")
+    if learner is not None and isinstance(tree.get("learner"), dict) and tree["learner"].get("name", "coop") != learner:
         tree["learner"] = {}
     _apply_protocol(tree, dict(pairs).get("protocol"))
     for key, value in pairs:
         _put(tree, key, value)
+    tree.setdefault("name", name)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -93,9 +95,8 @@ def _parsed(text: str) -> Any:
 
 def _default_recipe(given: Mapping[str, Any]) -> str | None:
     """Return ``icons/LEARNER`` for the shipped CLIP, else ``vit-b16/LEARNER``."""
-    learner = given.get("learner.name", "coop")
     family = "icons" if given.get("clip.source", "iconclip") == "iconclip" else "vit-b16"
-    name = f"{family}/{learner}"
+    name = f"{family}/{given.get('learner.name', 'coop')}"
     return name if name in shipped_recipes() else None
 
 

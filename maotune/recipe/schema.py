@@ -29,7 +29,7 @@ OWN_TEXT = "dataset"
 """Stands for the data set's own text where a setting is a text."""
 
 
-_UNDECIDING: Any = {"data": {"root", "bank"}, "clip": {"device"}, "train": {"checkpoint_seconds"}}
+_UNDECIDING: Any = {"data": {"root", "bank"}, "clip": {"device"}, "train": {"checkpoint_seconds"}, "name": True}
 """Settings on which no result depends."""
 
 
@@ -96,6 +96,8 @@ class DataSettings(Settings):
 class Recipe(Settings):
     """Everything that decides the result of one run."""
 
+    name: str = ""
+    """Name of the shipped recipe, or path of the file, that it was loaded from; it decides nothing."""
     protocol: str = "auto"
     """``maotune list protocols``; auto: base-to-new for data sets with a name, adapt for one's own images."""
     method: str = "plain"

@@ -53,6 +53,8 @@ def duration(seconds: float) -> str:
 class RunPlan:
     """Plan of a run, reported before it begins."""
 
+    recipe: str
+    """Which recipe is run, and where it departs from the paper's settings."""
     stages: Sequence[Stage]
     shots: int
     """Labelled images."""
@@ -81,7 +83,8 @@ class RunPlan:
         return (
             f"plan: {stages} (epochs x updates, {self.updates:,} in all); {self.parameters:,} parameters\n"
             f"      {images}; {views}; {self.estimate.features:,} image features to compute\n"
-            f"      {self.estimate}"
+            f"      {self.estimate}\n"
+            f"      {self.recipe}"
         )
 
 

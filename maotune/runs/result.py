@@ -1,7 +1,7 @@
 """The result of a run, and its file."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Result:
     """Wall time of the process that finished the run; seconds of stages count all processes."""
     environment: dict[str, Any]
     recipe: dict[str, Any]
+    departures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings that are not the paper's: dotted key -> value ``here`` and in the ``paper``. Older versions: none."""
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` atomically."""

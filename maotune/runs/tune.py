@@ -17,6 +17,7 @@ from maotune.mao.methods import ZEROSHOT, build_stages
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
 from maotune.mao.stages import Task, count_candidates, hard_negative_table
 from maotune.protocols.protocol import Splits
+from maotune.recipe.paper import Departures, departures, in_words
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
 from maotune.runs.estimate import estimate, uses_pool
@@ -99,6 +100,7 @@ def tune_and_score(
     start = time.monotonic()
     pipeline = Pipeline(clip, recipe, callback or (lambda event: None))
     splits, skipped = build_splits(recipe)
+    departing = departures(recipe)
     recipe = with_own_texts(recipe, splits.templates[0])
     torch.manual_seed(recipe.seed)
     learner = build_learner(recipe, clip, splits.classes, open_run)
@@ -108,7 +110,8 @@ def tune_and_score(
     if any(stage.batch_candidates for stage in stages):
         candidates = count_candidates(splits.classes, splits.shots, recipe.mao, pipeline.bank.folder)
     if callback and stages and estimates:
-        callback(_run_plan(pipeline, learner, stages, splits, candidates))
+        said = in_words([recipe.name], departing)
+        callback(_run_plan(pipeline, learner, stages, splits, candidates, said))
     history = History()
     if stages:
         history = fit(
@@ -128,7 +131,7 @@ def tune_and_score(
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
     result = _result(
-        recipe, pipeline, splits, skipped, history, evaluations, labels, learner if stages else None, start
+        recipe, departing, pipeline, splits, skipped, history, evaluations, labels, learner if stages else None, start
     )
     prompts = {
         stage.name: StagePrompts(stage.classes, record.prompts or {})
@@ -168,10 +171,16 @@ def mao_task(recipe: Recipe, pipeline: Pipeline, splits: Splits, pseudo_labels: 
 
 
 def _run_plan(
-    pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stage], splits: Splits, candidates: float | None
+    pipeline: Pipeline,
+    learner: AbstractLearner,
+    stages: Sequence[Stage],
+    splits: Splits,
+    candidates: float | None,
+    recipe: str,
 ) -> RunPlan:
     uses_bank = learner.uses_frozen_features and not learner.tunes_image_tower
     return RunPlan(
+        recipe=recipe,
         stages=stages,
         shots=len(splits.shots),
         unlabelled=len(splits.unlabelled.samples) if splits.unlabelled and uses_pool(stages) else 0,
@@ -216,6 +225,7 @@ def _score(
 
 def _result(
     recipe: Recipe,
+    departing: Departures,
     pipeline: Pipeline,
     splits: Splits,
     skipped: Sequence[Skipped],
@@ -261,6 +271,7 @@ def _result(
         seconds=time.monotonic() - start,
         environment=environment(pipeline.clip, splits),
         recipe=recipe.model_dump(mode="json"),
+        departures=departing,
     )
 
 

@@ -142,7 +142,8 @@ def _write_once(path: Path, recipe: Recipe, tree: Any) -> None:
         return
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
-        same = recorded == tree or Recipe.from_record(recorded) == recipe  # an older maotune knew fewer settings
+        was = Recipe.from_record(recorded).model_copy(update={"name": recipe.name})  # an older maotune kept no name
+        same = recorded == tree or was == recipe
     except ValueError as error:
         raise CheckpointError(
             f"{path} is no recipe of this version of maotune ({error}): choose another folder, or delete {path.parent}"
