@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -26,8 +27,12 @@ CHECKSUM = "checksum"
 """Key of the checksum: in a JSON object, and among the texts in the header of a safetensors file."""
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 """Names of temporary files."""
-_LARGEST_HEADER = 100_000_000
-"""Bytes; the limit of the safetensors library."""
+LARGEST_FILE = 1 << 29
+"""Bytes of a file that is read as a whole; learned prompts have megabytes."""
+LARGEST_TEXT = 1 << 26
+"""Bytes of a text file: JSON, a table, a list of names."""
+LARGEST_HEADER = 1 << 25
+"""Bytes of the header of a safetensors file."""
 
 
 class LockTaken(RuntimeError):
@@ -85,22 +90,49 @@ def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
                         path.unlink()
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path, largest: int = LARGEST_FILE) -> IO[bytes]:
     """Open a file for reading; a folder, a pipe or a device is refused, without waiting for it.
 
     Raises:
-        DamagedFile: no regular file.
+        DamagedFile: no regular file, or one of more than ``largest`` bytes.
         OSError: it cannot be opened, which says nothing about its content.
     """
-    return open(path, "rb", opener=_open_regular)
+    return open(path, "rb", opener=partial(_open_regular, largest=largest))
 
 
-def _open_regular(path: str, flags: int) -> int:
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        ValueError: it is not UTF-8, or not regular, or larger than ``LARGEST_TEXT``. FileNotFoundError: no such file.
+    """
+    with open_regular(path, LARGEST_TEXT) as file:
+        try:
+            return file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def parse_json(text: str, where: object) -> Any:
+    """Parse JSON from elsewhere; ``where`` it stands begins the message of an error.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+
+
+def _open_regular(path: str, flags: int, largest: int) -> int:
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DamagedFile(Path(path), "it is no regular file")
-    return descriptor
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= largest:
+        return descriptor
+    os.close(descriptor)
+    reason = f"it has {status.st_size:,} bytes; at most {largest:,} are read"
+    raise DamagedFile(Path(path), reason if stat.S_ISREG(status.st_mode) else "it is no regular file")
 
 
 def write_json(path: Path, tree: Mapping[str, Any], *, indent: int | None = 1) -> None:
@@ -118,7 +150,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedFile: no JSON object, or not the one that was written.
         OSError: the file cannot be read.
     """
-    with open_regular(path) as file:
+    with open_regular(path, LARGEST_TEXT) as file:
         content = file.read()
     try:
         tree = json.loads(content.decode())
@@ -165,15 +197,18 @@ def read_tensors(path: Path) -> TensorFile:
     from safetensors.torch import load
 
     with open_regular(path) as opened:
-        file = io.BytesIO(opened.read())
+        content = opened.read()
+    file = io.BytesIO(content)
     try:
-        tensors = load(file.getvalue())  # first: it compares the header with the size of the file
+        if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
+            raise ValueError(f"its header has more than {LARGEST_HEADER:,} bytes")
+        tensors = load(content)  # first: it compares the header with the size of the file
         header = _read_header(file)
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DamagedFile(path, error) from error
     texts = header["__metadata__"] = header.get("__metadata__") or {}
     recorded = texts.pop(CHECKSUM, None)
-    if recorded not in (None, _checksum(header, file.read())):
+    if recorded not in (None, _checksum(header, file.getbuffer()[file.tell() :])):
         raise DamagedFile(path, f"its content does not fit its {CHECKSUM}")
     return TensorFile(tensors, texts, recorded is not None)
 
@@ -201,13 +236,13 @@ def read_byte_rows(path: Path, name: str) -> NDArray[np.uint8]:
 def _read_header(file: IO[bytes]) -> dict[str, Any]:
     """Read the header of a safetensors file; the bytes of the tensors follow."""
     length = int.from_bytes(file.read(8), "little")
-    if length > _LARGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"its header has more than {LARGEST_HEADER:,} bytes")
     header: dict[str, Any] = json.loads(file.read(length).decode())
     return header
 
 
-def _checksum(tree: Mapping[str, Any], content: bytes = b"") -> str:
+def _checksum(tree: Mapping[str, Any], content: "bytes | memoryview" = b"") -> str:
     """Return the SHA-256 of a JSON tree, however it is spaced and ordered, and of bytes after it."""
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
     digest.update(content)

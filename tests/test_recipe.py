@@ -298,3 +298,45 @@ def test_settings_are_listed_with_meaning_and_default() -> None:
     assert "coop" in told["learner.context_length"]
     assert "tokens" in told["learner.context_length"]
     assert "Default: 0.7" in told["dept.weight"]
+
+
+def aliases(line: str) -> str:
+    """Ten lines, each of which holds the one before it nine times."""
+    lines = [f"a{number}: &a{number} {line}" for number in range(1, 10)]
+    return "a0: &a0 {x: 1}\n" + "\n".join(
+        each.replace("@", ",".join([f"*a{number}"] * 9)) for number, each in enumerate(lines)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (aliases("[@]"), "more than 20 aliases"),
+        (aliases("{<<: [@]}"), "more than 20 aliases"),
+        ("[" * 30_000, "nested more than 20 deep"),
+        ("{a: " * 10_000, "nested more than 20 deep"),
+        ("data: &a\n  source: *a\n", "data.source: Input should be a valid string"),
+        ("a: " + "x" * 70_000, "at most 65,536 are read"),
+        ("seed: 2020-99-99", "month must be in 1..12"),
+        ("seed: " + "9" * 5000, "limit"),
+        ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("\n".join(f"k{number}: 1" for number in range(3000)), "and 2990 more"),
+        ("lr: .inf", "lr: Input should be a finite number"),
+        ("mao: {lr: .nan}", "mao.lr: Input should be a finite number"),
+        ("train: {gradient_clip: .inf}", "train"),
+    ],
+)
+def test_a_recipe_that_would_grow_or_holds_no_number_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_recipe_may_repeat_itself_a_few_times(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("lr: &rate 0.1\nmao: {lr: *rate}\n", encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").mao.lr == 0.1
+
+
+def test_an_endless_file_is_no_recipe() -> None:
+    with pytest.raises(RecipeError, match="it is no regular file"):
+        load_recipe("/dev/zero")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from maotune.clip.config import check_layers, clip_config
 from maotune.clip.model import FrozenCLIP, fingerprint_of
 from maotune.clip.openai_names import ACTIVATIONS, first_few, from_openai_names
 from maotune.clip.preprocess import OPEN_CLIP_CONFIG, Preprocess, read_json, read_preprocess
@@ -42,6 +45,7 @@ def load_clip(
     dtype: str = "auto",
     activation: str = "auto",
     activation_checkpointing: bool = False,
+    allow_download: bool = True,
 ) -> FrozenCLIP:
     """Load a frozen CLIP.
 
@@ -58,6 +62,7 @@ def load_clip(
             else takes quick GELU, which is OpenAI's, except in files that carry open_clip's own names
             (``open_clip_*``), and says so in the log.
         activation_checkpointing: keep fewer activations for the backward pass: less memory, more time.
+        allow_download: whether a model of the Hugging Face hub that is not in its cache is downloaded.
 
     Raises:
         FileNotFoundError: there is no such file or folder, nor such a model on the hub.
@@ -69,23 +74,23 @@ def load_clip(
         raise ValueError(f"activation {activation!r} is unknown: choose auto, {', '.join(ACTIVATIONS)}")
     target = _device(device)
     with _BUILDING:
-        return _build(str(source), target, dtype, activation, activation_checkpointing)
+        return _build(str(source), target, dtype, activation, activation_checkpointing, allow_download)
 
 
 def _build(
-    source: str, target: torch.device, dtype: str, activation: str, activation_checkpointing: bool
+    source: str,
+    target: torch.device,
+    dtype: str,
+    activation: str,
+    activation_checkpointing: bool,
+    allow_download: bool,
 ) -> FrozenCLIP:
     path = Path(source).expanduser()
-    if source == "iconclip":
-        with as_file(files("maotune") / "assets" / "iconclip") as folder:
-            if not folder.is_dir():
-                raise FileNotFoundError("this copy of maotune has no IconCLIP in it: install it again or name another")
-            config, weights, tokenizer, preprocess = _read_model(folder, activation)
-    else:
-        there = source.strip() and path.exists()
-        config, weights, tokenizer, preprocess = _read_model(path if there else _fetch(source), activation)
-    config.text_config.eos_token_id = tokenizer.end
-    model = _assemble(config, weights).to(target, DTYPES[_automatic_dtype(target) if dtype == "auto" else dtype])
+    with _model_path(source, allow_download) as found, _errors_of(found):
+        config, weights, tokenizer, preprocess = _read_model(found, activation)
+        config.text_config.eos_token_id = tokenizer.end
+        model = _assemble(config, weights)
+    model = model.to(target, DTYPES[_automatic_dtype(target) if dtype == "auto" else dtype])
     model.logit_scale.data = weights["logit_scale"].to(target)  # a temperature of 100 is 99 in bf16
     return FrozenCLIP(
         model,
@@ -95,6 +100,35 @@ def _build(
         fingerprint=fingerprint_of(config, weights),
         activation_checkpointing=activation_checkpointing,
     )
+
+
+@contextmanager
+def _model_path(source: str, allow_download: bool) -> Iterator[Path]:
+    """Return the folder or file of a model."""
+    path = Path(source).expanduser()
+    if source == "iconclip":
+        with as_file(files("maotune") / "assets" / "iconclip") as folder:
+            if not folder.is_dir():
+                raise FileNotFoundError("this copy of maotune has no IconCLIP in it: install it again or name another")
+            yield folder
+    elif not (source.strip() and path.exists()):
+        yield _fetch(source, allow_download)
+    elif path.is_dir() or path.is_file():
+        yield path
+    else:
+        raise ValueError(f"{path} is neither a file nor a folder")
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turn what parts of the wrong kinds cause, in files that anybody may have written, into one error."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is damaged, or no CLIP that can be read ({type(error).__name__}: {reason:.200})"
+        ) from error
 
 
 def _device(name: str) -> torch.device:
@@ -115,7 +149,11 @@ def _automatic_dtype(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def _fetch(name: str) -> Path:
+class _NotDownloaded(FileNotFoundError):
+    """A model of the hub is not in its cache, and is not to be downloaded."""
+
+
+def _fetch(name: str, allow_download: bool) -> Path:
     """Return the local folder of a model on the Hugging Face hub; what is in the cache is not downloaded again."""
     from huggingface_hub import snapshot_download  # slow to import, and most users never need it
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -132,16 +170,21 @@ def _fetch(name: str) -> Path:
         )
     wanted = ["*.json", "*.safetensors"]
     try:
-        try:
+        with suppress(LocalEntryNotFoundError):
             folder = Path(snapshot_download(identity, allow_patterns=wanted, local_files_only=True))
             if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
                 return folder
-        except LocalEntryNotFoundError:
-            pass
+        if not allow_download:
+            raise _NotDownloaded(
+                f"{name} is no file or folder here, and has not been downloaded before. It is fetched from the Hugging "
+                "Face hub only where you say so: clip=... or allow_download=True, on the command line --clip"
+            )
         folder = Path(snapshot_download(identity, allow_patterns=wanted))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(identity, allow_patterns=[*wanted, "*pytorch_model*.bin"]))
         return folder
+    except _NotDownloaded:
+        raise
     except (OSError, HFValidationError) as error:
         raise FileNotFoundError(
             f"{name} is no file or folder here, and the Hugging Face hub gave no {identity} "
@@ -164,14 +207,14 @@ def _read_model(path: Path, activation: str) -> Parts:
         if family != "clip":
             has = f"a {CONFIG} of {family or 'no CLIP (it has no text_config)'}" if beside else f"no {CONFIG}"
             raise ValueError(f"{path} has transformers' names, but {has} beside it: put that of the model there")
-        config = _config(beside)
+        config = clip_config(beside)
         weights = {key: value.float() for key, value in weights.items() if not key.endswith("position_ids")}
         if activation != "auto":
             config.text_config.hidden_act = config.vision_config.hidden_act = activation
     else:
         stated = _stated_beside(folder, beside if family == "clip" else {}, weights)
         content, weights = from_openai_names(weights, stated, activation, path)
-        config = _config(content)
+        config = clip_config(content)
     return config, weights, _tokenizer(folder, config), read_preprocess(folder, config.vision_config.image_size)
 
 
@@ -187,7 +230,7 @@ def _stated_beside(folder: Path, beside: dict[str, Any], weights: State) -> dict
         return stated
     if not beside or "input_resolution" in weights:  # OpenAI's archives need no config
         return None
-    config = _config(beside)
+    config = clip_config(beside)
     text, vision = config.text_config, config.vision_config
     widths = [
         value.shape[-1] for name, value in weights.items() if name.endswith((".class_embedding", "ln_final.bias"))
@@ -199,16 +242,6 @@ def _stated_beside(folder: Path, beside: dict[str, Any], weights: State) -> dict
         "text_cfg": {"width": text.hidden_size, "heads": text.num_attention_heads},
         "vision_cfg": {"width": vision.hidden_size, "head_width": vision.hidden_size // vision.num_attention_heads},
     }
-
-
-def _config(content: dict[str, Any]) -> Any:
-    from transformers import CLIPConfig  # a second of import that only loading needs
-
-    config = CLIPConfig.from_dict(content)
-    for part in (config.text_config, config.vision_config):
-        if part.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"the activation {part.hidden_act!r} is not supported: only {' and '.join(ACTIVATIONS)}")
-    return config
 
 
 def _tokenizer(folder: Path, config: Any) -> Tokenizer:
@@ -227,6 +260,7 @@ def _assemble(config: Any, weights: State) -> Any:
     """Build the transformers model with exactly these weights."""
     from transformers import CLIPModel
 
+    check_layers(config, weights)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         model = CLIPModel(config)
         if stem := getattr(config.vision_config, "stem", None):

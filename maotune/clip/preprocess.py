@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from PIL import Image
+
+from maotune.files import parse_json, read_text
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: not JSON, or not an object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    content = parse_json(read_text(path), path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold a JSON object")
     return content

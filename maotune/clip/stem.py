@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+_MOST = 12
+"""Convolutions of a stem: each halves the image."""
+
 
 class ConvStem(nn.Module):
     """Images to a grid of patch tokens through stride-2 convolutions with group normalisation.
@@ -47,7 +50,7 @@ class ConvStem(nn.Module):
         return tokens
 
 
-def build_stem(config: dict[str, Any], hidden: int) -> ConvStem:
+def build_stem(config: Any, hidden: int) -> ConvStem:
     """Build the stem that `vision_config.stem` of a saved config.json describes.
 
     Args:
@@ -57,9 +60,11 @@ def build_stem(config: dict[str, Any], hidden: int) -> ConvStem:
     Raises:
         ValueError: a key is missing or unknown, or a width is not a multiple of `groups`.
     """
-    if set(config) != {"channels", "groups"}:
-        raise ValueError(f"vision_config.stem has the keys {sorted(config)}; it needs exactly 'channels' and 'groups'")
-    channels, groups = [int(width) for width in config["channels"]], int(config["groups"])
-    if not channels or groups < 1 or any(width % groups for width in channels):
-        raise ValueError(f"stem widths {channels} must be a non-empty list of multiples of groups = {groups}")
+    match config:
+        case {"channels": [*channels], "groups": int(groups), **others} if not others:
+            pass
+        case _:
+            raise ValueError(f"vision_config.stem is {config!r:.200}; it needs exactly 'channels' and 'groups'")
+    if not 0 < len(channels) <= _MOST or groups < 1 or any(type(c) is not int or c < 1 or c % groups for c in channels):
+        raise ValueError(f"stem widths {channels!r:.200} must be a list of 1 to {_MOST} multiples of groups = {groups}")
     return ConvStem(channels, groups, hidden)

@@ -23,7 +23,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of an archive by name. Its program is not even read.
+    """Return the tensors of an archive by name, after ``limits.check_file``. Its program is not even read.
 
     Raises:
         pickle.UnpicklingError: the archive holds other objects than modules, tensors and lists.
@@ -31,9 +31,12 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
         member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         root = member.removesuffix("data.pkl")
+        storages: dict[tuple[torch.dtype, str], Tensor] = {}
 
         def storage(dtype: torch.dtype, key: str) -> Tensor:
-            return torch.frombuffer(bytearray(archive.read(f"{root}data/{key}")), dtype=dtype)
+            if (dtype, key) not in storages:
+                storages[dtype, key] = torch.frombuffer(bytearray(archive.read(f"{root}data/{key}")), dtype=dtype)
+            return storages[dtype, key]
 
         with archive.open(member) as stream:
             return dict(_tensors(_TensorUnpickler(stream, storage).load(), ""))
@@ -68,7 +71,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
+    return storage.as_strided(size, stride, offset)
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from maotune.clip.limits import check_file, check_tensors
 from maotune.clip.openai_names import OPENAI_SIZES
 from maotune.clip.preprocess import read_json
 from maotune.clip.torchscript import is_torchscript, read_torchscript
@@ -93,18 +94,25 @@ def _parts(index: Path) -> list[Path]:
 
 def _read_tensors(path: Path) -> State:
     try:
+        check_file(path)
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        if is_torchscript(path):
-            return read_torchscript(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+            loaded: Any = load_file(path)
+        elif is_torchscript(path):
+            loaded = read_torchscript(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        state = {str(name): v for name, v in _state_dict(loaded, path).items() if isinstance(v, Tensor)}
+        check_tensors(state.values(), path)
+    except (FileNotFoundError, _NoWeights):
         raise
     except Exception as error:  # whatever a damaged or hostile file provokes in three readers
         reason = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(f"{path} can not be read as weights ({type(error).__name__}: {reason})") from error
-    state = _state_dict(loaded, path)
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return state
+
+
+class _NoWeights(ValueError):
+    """A file holds no weights, or does not tell which."""
 
 
 def _state_dict(loaded: Any, path: Path) -> Mapping[Any, Any]:
@@ -115,10 +123,10 @@ def _state_dict(loaded: Any, path: Path) -> Mapping[Any, Any]:
         return loaded
     with_weights = {name: value for name, value in inner.items() if any(isinstance(v, Tensor) for v in value.values())}
     if chosen is None and len(with_weights) > 1:
-        raise ValueError(f"{path} holds several state dicts ({', '.join(map(str, with_weights))}): save one alone")
+        raise _NoWeights(f"{path} holds several state dicts ({', '.join(map(str, with_weights))}): save one alone")
     chosen = chosen if chosen is not None else next(iter(with_weights.values()), None)
     if chosen is None:
-        raise ValueError(f"{path} holds a {type(loaded).__name__} without weights, not the state dict of a CLIP")
+        raise _NoWeights(f"{path} holds a {type(loaded).__name__} without weights, not the state dict of a CLIP")
     return _state_dict(chosen, path)
 
 

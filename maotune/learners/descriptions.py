@@ -1,6 +1,5 @@
 """Sentences that describe classes, and their features by the frozen text tower."""
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.clip import FrozenCLIP
+from maotune.files import parse_json, read_text
 
 SHIPPED = ("icons-11",)
 """Shipped files of descriptions, which cover all classes of the shipped sets."""
@@ -25,15 +25,13 @@ def read_descriptions(source: str) -> dict[str, tuple[str, ...]]:
     """
     shipped = resources.files("maotune") / "assets" / "descriptions" / f"{source}.json"
     try:
-        text = (shipped if source in SHIPPED else Path(source)).read_text(encoding="utf-8")
-        return checked(json.loads(text), repr(source))
+        text = shipped.read_text(encoding="utf-8") if source in SHIPPED else read_text(Path(source))
+        return checked(parse_json(text, f"the file of class descriptions {source!r}"), repr(source))
     except OSError as error:
         raise ValueError(
             f"cannot read the class descriptions {source!r} ({error.strerror}): give a JSON file "
             f"{{class: [description, ...]}}, or one of the shipped {', '.join(SHIPPED)}"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"the class descriptions {source!r} are not JSON: {error}") from None
 
 
 def checked(tree: object, where: str) -> dict[str, tuple[str, ...]]:

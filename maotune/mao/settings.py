@@ -19,7 +19,9 @@ def _fill_of_older_versions(value: Any) -> Any:
 class MaoSettings:
     """Settings of MAO. The defaults are the paper's; where the released code differs, its choice is an option."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     lr: float = 0.0035
     """Learning rate of both stages."""

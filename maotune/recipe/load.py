@@ -9,11 +9,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from maotune.files import read_text
 from maotune.protocols import PROTOCOLS
 from maotune.recipe.schema import Recipe, RecipeError, explain
 
 SHORT = {key: f"data.{key}" for key in ("shots", "unlabelled", "classes", "root")}
 """Keys that may be given without their group."""
+_MOST_CHARACTERS, _MOST_ALIASES, _MOST_DEPTH = 1 << 16, 20, 20
+"""Of a recipe. Recipes have a page, and three levels."""
 
 
 @functools.cache
@@ -45,12 +48,12 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     if path is not None:
         path = shipped_recipes().get(str(path), Path(path))
         try:
-            tree = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
+            tree = copy.deepcopy(_parsed(read_text(path))) or {}
         except OSError as error:
             known = ", ".join(shipped_recipes())
             raise RecipeError(f"cannot read the recipe {path}: {error.strerror}. Shipped recipes: {known}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path} is not YAML: {error}") from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise RecipeError(f"{path} is not YAML that can be read: {error}") from None
         if not isinstance(tree, dict):
             raise RecipeError(f"{path} holds a {type(tree).__name__}; a recipe is a mapping of settings")
     if isinstance(tree.get("learner"), str):
@@ -90,7 +93,29 @@ def _has(tree: Mapping[str, Any], key: str) -> bool:
 @functools.lru_cache
 def _parsed(text: str) -> Any:
     """Parse YAML, cached: a sweep loads the same few files for thousands of runs."""
-    return yaml.safe_load(text)
+    return _parse(text)
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds plain values; refuses a text that unfolds to more than a recipe, or to itself."""
+
+    aliases = depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose the next node, of few aliases (``*name``) and little depth."""
+        self.aliases += self.check_event(yaml.AliasEvent)
+        self.depth += 1
+        if self.aliases > _MOST_ALIASES or self.depth > _MOST_DEPTH:
+            raise yaml.YAMLError(f"more than {_MOST_ALIASES} aliases, or nested more than {_MOST_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _parse(text: str) -> Any:
+    if len(text) > _MOST_CHARACTERS:
+        raise yaml.YAMLError(f"{len(text):,} characters; at most {_MOST_CHARACTERS:,} are read")
+    return yaml.load(text, _Loader)
 
 
 def _default_recipe(given: Mapping[str, Any]) -> str | None:
@@ -110,8 +135,8 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise RecipeError(f"override {override!r} is not key=value (for instance learner.context_length=4)")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
+        return key, _parse(value)
+    except (yaml.YAMLError, ValueError):
         raise RecipeError(f"the value of override {override!r} is not YAML") from None
 
 

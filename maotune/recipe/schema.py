@@ -33,6 +33,10 @@ _UNDECIDING: Any = {"data": {"root", "bank"}, "clip": {"device"}, "train": {"che
 """Settings on which no result depends."""
 
 
+_MOST_PROBLEMS = 10
+"""Of a recipe, told in one message."""
+
+
 class RecipeError(ValueError):
     """A recipe that cannot be run as written: what was given, what is allowed, what to do."""
 
@@ -40,7 +44,9 @@ class RecipeError(ValueError):
 class Settings(BaseModel):
     """Settings that refuse unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class ClipSettings(Settings):
@@ -248,7 +254,8 @@ def _settings_of(learner: type[AbstractLearner]) -> type[BaseModel]:
 def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
     """Write a validation error in sentences, with the nearest valid keys for unknown ones."""
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems[:_MOST_PROBLEMS]:
         path = [where, *map(str, problem["loc"])] if where else [*map(str, problem["loc"])]
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             allowed = _keys_at(model, [str(part) for part in problem["loc"][:-1]])
@@ -256,7 +263,9 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
             lines.append(f"unknown setting {'.'.join(path)!r}{_nearest(path[-1], allowed) or '.'}{known}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{'.'.join(path)}: {message} (given: {problem['input']!r})" if path else message)
+            lines.append(f"{'.'.join(path)}: {message} (given: {problem['input']!r:.200})" if path else message)
+    if rest := problems[_MOST_PROBLEMS:]:
+        lines.append(f"and {len(rest)} more")
     return "\n".join(lines)
 
 

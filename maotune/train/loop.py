@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 class FitSettings:
     """Settings of the training loop; epochs and learning rate belong to the stage."""
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+        "allow_inf_nan": False,
+    }
 
     optimizer: str = "SGD"
     """A class of ``torch.optim``; SGD has momentum 0.9 and weight decay 5e-4 unless the options change them."""
