@@ -29,7 +29,8 @@ class Batch:
     images: Tensor | None = None
     """(B, 3, h, w) normalised pixels."""
     features: Tensor | None = None
-    """(B, d) features of the same augmented views by the frozen image tower, from the feature bank."""
+    """(B, d) features of the same augmented views by the frozen image tower, from the feature bank; for learners with
+    ``uses_unprojected_features`` (B, w), before the projection to the joint space."""
     second_images: Tensor | None = None
     """(B, 3, h, w) another augmented view of each image, for learners that compare two (``views = 2``)."""
     names: tuple[str, ...] = ()
@@ -48,6 +49,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Support:
+    """All labelled images of a stage, as features of the frozen image tower."""
+
+    features: Tensor
+    """(N, V, d) float32 of N images in V views; what ``Batch.features`` holds."""
+    labels: Tensor
+    """(N,) int64; (N, V) int64, one for each view; or (N, C) float32, probabilities of the bound classes."""
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Return (N V, d) features, all views of an image together, and their labels (N V,) or (N V, C)."""
+        views = self.features.shape[1]
+        one_per_view = self.labels.ndim == 2 and not self.labels.is_floating_point()
+        labels = self.labels.flatten() if one_per_view else self.labels.repeat_interleave(views, dim=0)
+        return self.features.flatten(0, 1), labels
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """The features and scores that a learner computes for a batch."""
 
@@ -56,7 +74,7 @@ class Output:
     text: Tensor
     """(H, d) text features, or (B, H, d) where the text depends on the image."""
     logits: Tensor
-    """(B, H) scaled cosine similarities."""
+    """(B, H) scores of the classes: scaled cosine similarities, unless the learner adds to them."""
 
 
 def cosine_logits(image: Tensor, text: Tensor, scale: float) -> Tensor:
@@ -66,16 +84,26 @@ def cosine_logits(image: Tensor, text: Tensor, scale: float) -> Tensor:
 
 
 class AbstractLearner(nn.Module, ABC):
-    """A prompt learner: learnable prompts around a frozen CLIP.
+    """A learner: learnable prompts around a frozen CLIP, or something learned on its features.
 
     Constructed as ``Learner(clip, classes, *, settings...)``, which binds ``classes`` last. ``parameters()`` and
-    ``state_dict()`` hold only what is tuned. A class sets the flags below, or its instances where a setting decides.
+    ``state_dict()`` hold only what is learned. A class sets the flags below, or its instances where a setting decides.
+
+    A stage calls ``bind``, ``own`` and ``prepare``, then tunes by gradient (unless ``closed_form``).
     """
 
     tunes_image_tower: bool = False
     """Whether image features depend on the prompts. If not, they are the frozen CLIP's own (feature bank)."""
     uses_frozen_features: bool = True
     """Whether ``Batch.features`` are used: as the image features themselves, or as a teacher's."""
+    uses_unprojected_features: bool = False
+    """Whether ``Batch.features`` and ``Support.features`` are those before the projection to the joint space."""
+    tunes_prompts: bool = True
+    """Whether prompts are tuned. If not, the epochs and learning rates that papers give for prompts do not apply."""
+    closed_form: bool = False
+    """Whether ``prepare`` computes all that is learned, so that a stage has no epochs."""
+    varying: tuple[str, ...] = ()
+    """Names in ``state_dict()`` of tensors whose shape depends on the images of the stage (a cache of features)."""
     scores_all_classes: bool = False
     """Whether a loss term besides the cross-entropy runs over all bound classes, so that all must be encoded."""
     text_depends_on_image: bool = False
@@ -95,7 +123,17 @@ class AbstractLearner(nn.Module, ABC):
 
     @abstractmethod
     def bind(self, classes: Sequence[str]) -> None:
-        """Use the prompts with other classes; raise ``ValueError`` for names that do not fit the context, or none."""
+        """Use what is learned with other classes; raise ``ValueError`` for names that do not fit, or none.
+
+        Classes that have no parameters of their own, where the learner has such, are scored as by zero-shot CLIP, or by
+        the method's own rule.
+        """
+
+    def own(self) -> None:
+        """Give the bound classes parameters of their own, where the learner has such; known ones keep their values."""
+
+    def prepare(self, batches: "Batches") -> None:
+        """Compute what a stage on the bound classes needs of all of its images: ``batches.support()``."""
 
     @abstractmethod
     def image_features(self, batch: Batch) -> Tensor:
@@ -130,6 +168,10 @@ class Batches(Protocol):
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch ``index`` (from 0), from batch ``start`` on."""
+        ...
+
+    def support(self) -> Support:
+        """Return all images of the stage; raise ``ValueError`` where the batches hold no features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +184,7 @@ class Stage:
     """Called once, when the stage begins, with the learner as the stage before left it."""
     classify: Classify
     epochs: int
+    """0 for a learner in closed form."""
     lr: float
     batch_candidates: bool = False
     """Whether ``classify`` uses the batch's own classes only: then learners encode no others, unless they need all."""

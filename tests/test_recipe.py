@@ -42,11 +42,14 @@ def test_a_shipped_recipe_runs_a_step_on_a_toy(name: str, photos: Path) -> None:
     outcome = tune_and_score(recipe, clip=toy_clip(), callback=told.append)
     result, history = outcome.result, outcome.history
     (plan,) = (event for event in told if isinstance(event, RunPlan))
-    assert plan.updates == 1
-    assert 0 < plan.estimate.tuning < 60
+    updates = 0 if LEARNERS[recipe.learner_name].closed_form else 1
+    assert plan.updates == updates
+    assert plan.estimate.tuning < 60
+    assert (plan.estimate.tuning > 0) == (updates > 0)
     assert result.learner == TITLES.get(name, name.partition("/")[2])
-    assert [stage["updates"] for stage in result.stages] == [1]
-    assert all(math.isfinite(loss) for loss in result.stages[0]["losses"][0].values())
+    assert [stage["updates"] for stage in result.stages] == [updates]
+    assert result.stages[0]["seconds"] > 0
+    assert all(math.isfinite(loss) for epoch in result.stages[0]["losses"] for loss in epoch.values())
     assert set(result.scores) == {"base", "new", "h"}
     assert history["plain"].prompts
 
@@ -55,7 +58,10 @@ def test_a_shipped_recipe_runs_a_step_on_a_toy(name: str, photos: Path) -> None:
 def test_a_shipped_recipe_goes_with_cross_dataset(name: str, photos: Path) -> None:
     given = {"protocol": "cross-dataset", "data.targets": [str(photos)], "method": "mao"}
     recipe = load_recipe(name, given)
-    assert (recipe.epochs, recipe.lr, recipe.mao.lr) == (5, 0.0035, 0.0035), "Appendix B"
+    if LEARNERS[recipe.learner_name].tunes_prompts:
+        assert (recipe.epochs, recipe.lr, recipe.mao.lr) == (5, 0.0035, 0.0035), "Appendix B"
+    else:
+        assert recipe.lr == load_recipe(name).lr, "Appendix B is about prompts"
     small = {"epochs": 1, "data.shots": 1, "data.views": 1, "data.bank": False, "mao.b": 1, "mao.k": 2}
     other = photos.with_name("same")
     if not other.exists():

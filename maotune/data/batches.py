@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maotune.contract import Batch
+from maotune.contract import Batch, Support
 from maotune.data.images.threads import map_in_threads
 from maotune.data.images.views import View, view_seed
 from maotune.data.sets.dataset import Sample
@@ -185,6 +185,16 @@ class SampleBatches:
                 images = torch.stack(list(islice(pixels, len(with_partners))))
                 first, second = images[: len(draws)], images[len(draws) :]
                 yield self._batch(draws, first, second if self.pairs else None)
+
+    def support(self) -> Support:
+        """Return the features of all images in all views, with their labels.
+
+        Raises:
+            ValueError: the batches hold pixels only.
+        """
+        if self.features is None:
+            raise ValueError("these batches hold no features: the learner must set uses_frozen_features")
+        return Support(self.features, self.labels)
 
     def _batch(self, draws: list[Draw], images: Tensor | None, second: Tensor | None) -> Batch:
         where = torch.tensor([image for image, _ in draws])

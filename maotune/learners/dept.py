@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from maotune.contract import AbstractLearner, Batch, Classify, Output
+from maotune.contract import AbstractLearner, Batch, Batches, Classify, Output
 from maotune.learners.base import hard_labels
 from maotune.learners.transfer_head import TransferHead
 
@@ -50,7 +50,8 @@ class DePT(AbstractLearner):
         head_lr_factor: ratio of the learning rate of the head to that of the prompts.
 
     Raises:
-        ValueError: ``weight`` outside 0..1, or ``width`` missing where it cannot be determined.
+        ValueError: ``weight`` outside 0..1, or ``width`` missing where it cannot be determined; or the inner learner is
+            computed in closed form.
     """
 
     def __init__(
@@ -59,9 +60,16 @@ class DePT(AbstractLearner):
         super().__init__()
         if not 0 <= weight <= 1:
             raise ValueError(f"weight is {weight}: it is the share of the transfer head, from 0 to 1")
+        if inner.closed_form:
+            raise ValueError(
+                f"DePT's head is tuned by gradient together with the learner inside it, and {type(inner).__name__} is "
+                "computed in closed form: run it without DePT (--dept), or choose another learner"
+            )
         self.inner, self.weight = inner, weight
-        for flag in ("tunes_image_tower", "uses_frozen_features", "scores_all_classes", "text_depends_on_image"):
+        for flag in ("tunes_image_tower", "uses_frozen_features", "uses_unprojected_features", "tunes_prompts",
+                     "scores_all_classes", "text_depends_on_image"):  # fmt: skip
             setattr(self, flag, getattr(inner, flag))
+        self.varying = tuple(f"inner.{name}" for name in inner.varying)
         self.views, self.logit_scale = inner.views, inner.logit_scale
         self.lr_factors = {"head.": head_lr_factor, **{f"inner.{k}": v for k, v in inner.lr_factors.items()}}
         device = next((p.device for p in inner.parameters()), torch.device("cpu"))
@@ -73,6 +81,14 @@ class DePT(AbstractLearner):
         """Bind the inner learner, and select the head's rows of ``classes``. See ``AbstractLearner.bind``."""
         self.inner.bind(classes)
         self._select_rows()
+
+    def own(self) -> None:
+        """See ``AbstractLearner.own``. The head's rows stay those of the classes that were bound at the start."""
+        self.inner.own()
+
+    def prepare(self, batches: Batches) -> None:
+        """See ``AbstractLearner.prepare``."""
+        self.inner.prepare(batches)
 
     def _select_rows(self) -> None:
         self.classes = self.inner.classes

@@ -131,7 +131,7 @@ class Task:
     foundation: Callable[[], AbstractLearner]
     """Returns zero-shot CLIP, bound to the new classes."""
     epochs: int = 20
-    """Epochs of the published learner; MAO splits them evenly between its stages."""
+    """Epochs of the published learner; MAO splits them evenly between its stages. 0: it is computed in closed form."""
     lr: float = 0.002
     """Learning rate of the published learner."""
     batch_size: int = 32
@@ -159,7 +159,7 @@ class StageBuilder:
         """Return the stage of the learner as published; with ``updates``: of at least so many updates in all."""
         task = self.task
         sampler: Sampler = RandomSampler(len(task.shots), task.batch_size, task.views, task.seed)
-        if updates:
+        if updates and task.epochs:
             sampler = StretchedSampler(sampler, math.ceil(updates / task.epochs))
         batches = task.make_batches(task.shots, _labels(task.shots), sampler, training=True)
         size = min(task.batch_size, len(task.shots))
@@ -273,7 +273,7 @@ class StageBuilder:
                 f"{len(pool.samples) if pool else 0} images. Give a folder of unlabelled images (data.unlabelled, "
                 "--unlabelled), or choose the method base-only"
             )
-        if not self.new_epochs:
+        if self.task.epochs == 1:
             raise ValueError("1 epoch cannot be split between MAO's stages: give 2 or more, or the method base-only")
         return pool
 

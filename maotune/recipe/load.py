@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from maotune.files import read_text
+from maotune.learners import LEARNERS
 from maotune.protocols import PROTOCOLS
 from maotune.recipe.schema import Recipe, RecipeError, explain
 
@@ -61,7 +62,10 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     learner = dict(pairs).get("learner.name")
     if learner is not None and isinstance(tree.get("learner"), dict) and tree["learner"].get("name", "coop") != learner:
         tree["learner"] = {}
-    _apply_protocol(tree, dict(pairs).get("protocol"))
+    written = tree["learner"].get("name") if isinstance(tree.get("learner"), dict) else None
+    named = LEARNERS.get(str(learner or written))
+    if named is None or named.tunes_prompts:  # the epochs and learning rates of a protocol are of prompts
+        _apply_protocol(tree, dict(pairs).get("protocol"))
     for key, value in pairs:
         _put(tree, key, value)
     tree.setdefault("name", name)

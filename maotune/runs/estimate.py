@@ -29,7 +29,7 @@ def uses_pool(stages: Sequence[Stage]) -> bool:
 
 
 def estimate(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stage], splits: Splits) -> CostEstimate:
-    """CostEstimate the cost of a run from a few images and steps over a few classes; the learner is not changed."""
+    """Estimate the cost of a run from a few images and steps over a few classes; the learner is not changed."""
     tests = [sample for test in splits.tests.values() for sample in test.samples]
     pool = splits.unlabelled.samples if splits.unlabelled and uses_pool(stages) else ()
     learned = [*splits.shots, *pool]
@@ -75,7 +75,9 @@ class _Step(NamedTuple):
 
 
 def _step(pipeline: Pipeline, learner: AbstractLearner, stage: Stage) -> _Step:
-    """CostEstimate the cost of an update: measured over few classes, extrapolated linearly to those of the stage."""
+    """Measure the cost of an update over few classes, and extrapolate it linearly to those of the stage."""
+    if learner.closed_form:
+        return _Step(0.0, 0.0)
     classes = len(stage.classes)
     if stage.batch_candidates and not learner.scores_all_classes:
         classes = min(classes, stage.batch_size or classes)

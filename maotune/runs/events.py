@@ -74,7 +74,9 @@ class RunPlan:
 
     def __str__(self) -> str:
         stages = ", then ".join(
-            f"{stage.name}: {stage.epochs} x {stage.updates} updates over {len(stage.classes)} classes"
+            f"{stage.name}: "
+            + (f"{stage.epochs} x {stage.updates} updates" if stage.epochs else "in closed form")
+            + f" over {len(stage.classes)} classes"
             + (f", {self.candidates:.1f} a batch on average" if self.candidates and stage.batch_candidates else "")
             for stage in self.stages
         )

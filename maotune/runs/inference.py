@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maotune.clip import FrozenCLIP
-from maotune.contract import AbstractLearner, Batch
+from maotune.contract import AbstractLearner, Batch, Support
 from maotune.data.images.views import TestView
 from maotune.data.sets.dataset import Sample
 from maotune.files import write_atomic
@@ -97,6 +97,10 @@ class _TimedBatches:
             self.begun = _now(self.clip)
             self.alone.append(self.begun - begun)
             yield Batch(labels, images=self.pixels)
+
+    def support(self) -> Support:
+        """See ``Batches``."""
+        raise ValueError("images that are timed are not learned from")
 
 
 def _now(clip: FrozenCLIP) -> float:

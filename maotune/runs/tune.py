@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,8 @@ def tune_and_score(
     torch.manual_seed(recipe.seed)
     learner = build_learner(recipe, clip, splits.classes, open_run)
     pseudo_labels = _pseudo_label_store(folder)
-    stages = build_stages(recipe.method, mao_task(recipe, pipeline, splits, pseudo_labels), recipe.mao)
+    task = mao_task(recipe, pipeline, splits, pseudo_labels)
+    stages = build_stages(recipe.method, replace(task, epochs=0) if learner.closed_form else task, recipe.mao)
     candidates = None
     if any(stage.batch_candidates for stage in stages):
         candidates = count_candidates(splits.classes, splits.shots, recipe.mao, pipeline.bank.folder)
@@ -126,7 +127,7 @@ def tune_and_score(
             deciding=identity,
             on_event=pipeline.callback,
         )
-    evaluations = _score(recipe, pipeline, splits, learner, history)
+    evaluations = _score(recipe, pipeline, splits, learner, stages, history)
     labels = None
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
@@ -203,15 +204,19 @@ def _pseudo_label_store(folder: Path | None) -> PseudoLabelStore:
 
 
 def _score(
-    recipe: Recipe, pipeline: Pipeline, splits: Splits, learner: AbstractLearner, history: History
+    recipe: Recipe,
+    pipeline: Pipeline,
+    splits: Splits,
+    learner: AbstractLearner,
+    stages: Sequence[Stage],
+    history: History,
 ) -> Evaluations:
     """Score every test with the prompts of every stage, and by zero-shot CLIP."""
     evaluations: dict[str, dict[str, Evaluation]] = {}
     tests = splits.tests if recipe.protocol_in_use.joint else {}
     rivals = {name: {other: tests[other].classes for other in tests if other != name} for name in splits.tests}
-    for record in history.stages:
-        learner.bind(splits.classes)
-        restore_prompts(learner, record.prompts or {})
+    for stage, record in zip(stages, history.stages, strict=True):
+        restore_prompts(learner, record.prompts or {}, stage.classes)
         evaluations[record.name] = {
             name: pipeline.score(learner, test, rivals[name]) for name, test in splits.tests.items()
         }

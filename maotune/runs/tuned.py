@@ -100,7 +100,7 @@ class Run:
         if name == ZEROSHOT:
             return ZeroShot(self.clip, classes, templates=tuple(self.result.templates))
         learner = build_learner(self.recipe, self.clip, self.classes, open_run)
-        restore_prompts(learner, self.stages[name].tensors)
+        restore_prompts(learner, self.stages[name].tensors, self.stages[name].classes)
         learner.bind(classes)
         return learner.eval()
 

@@ -138,30 +138,47 @@ def fit(
                 restore_prompts(learner, record.prompts)
                 continue
             batches = stage.batches(learner.eval())
-            _check_stage(stage, len(batches), settings)
-            state = _new_state(learner, stage, settings, scale_loss)
-            session.restore(state)
+            _check_stage(learner, stage, len(batches), settings)
+            learner.own()
+            tick = time.monotonic()
+            learner.prepare(batches)
+            record.current.seconds += time.monotonic() - tick
             on_event(StageStarted(stage.name, len(stage.classes), stage.epochs, len(batches), record.batches))
-            learner.train()
-            with deferred_interrupt() as interrupted:
-                while len(record.epochs) < stage.epochs:
-                    for step in _steps(state, stage, batches, record, settings):
-                        on_event(step)
-                        if interrupted() or session.due():
-                            session.save(state)
-                        if interrupted():
-                            raise KeyboardInterrupt
-                    if state.average:
-                        state.average.add(len(record.epochs))
-                    record.close_epoch()
-                    session.save(state)
-                    on_event(EpochDone(stage.name, len(record.epochs) - 1, record.epochs[-1]))
-            if state.average:
-                state.average.apply()
+            if not learner.closed_form:
+                _tune(_new_state(learner, stage, settings, scale_loss), stage, batches, session, settings, on_event)
             session.history.peak_memory = max(session.history.peak_memory, peak_memory(device))
             session.finish(stage, learner.eval())
             on_event(StageDone(stage.name, record))
     return session.history
+
+
+def _tune(
+    state: TrainingState,
+    stage: Stage,
+    batches: Batches,
+    session: Session,
+    settings: FitSettings,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Do the remaining epochs of a stage."""
+    record = session.history[stage.name]
+    session.restore(state)
+    state.learner.train()
+    with deferred_interrupt() as interrupted:
+        while len(record.epochs) < stage.epochs:
+            for step in _steps(state, stage, batches, record, settings):
+                on_event(step)
+                if interrupted() or session.due():
+                    session.save(state)
+                if interrupted():
+                    raise KeyboardInterrupt
+            if state.average:
+                state.average.add(len(record.epochs))
+            record.close_epoch()
+            session.save(state)
+            on_event(EpochDone(stage.name, len(record.epochs) - 1, record.epochs[-1]))
+    if state.average:
+        state.average.apply()
 
 
 def _steps(
@@ -230,11 +247,18 @@ def _new_state(learner: AbstractLearner, stage: Stage, settings: FitSettings, sc
     return TrainingState(learner, optimizer, GradScaler(device_of(learner).type, enabled=scale_loss), average)
 
 
-def _check_stage(stage: Stage, batches: int, settings: FitSettings) -> None:
-    if stage.epochs < 1:
-        raise ValueError(f"stage {stage.name!r} has {stage.epochs} epochs: give 1 or more, or no such stage")
+def _check_stage(learner: AbstractLearner, stage: Stage, batches: int, settings: FitSettings) -> None:
     if batches < 1:
         raise ValueError(f"stage {stage.name!r} has no batches: it has no image to learn from")
+    if learner.closed_form:
+        if stage.epochs:
+            raise ValueError(
+                f"stage {stage.name!r} has {stage.epochs} epochs, and {type(learner).__name__} is computed in closed "
+                "form: give 0"
+            )
+        return
+    if stage.epochs < 1:
+        raise ValueError(f"stage {stage.name!r} has {stage.epochs} epochs: give 1 or more, or no such stage")
     if stage.epochs <= settings.warmup_epochs:
         log.warning(
             "All %d epochs of stage %s are warm-up at learning rate %g, at which almost nothing is learned: "

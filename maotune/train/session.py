@@ -51,26 +51,40 @@ def load_prompts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(texts["prompts"])
 
 
-def restore_prompts(learner: AbstractLearner, tensors: Mapping[str, Tensor]) -> None:
-    """Set the tuned parameters of ``learner`` to ``tensors``.
+def restore_prompts(
+    learner: AbstractLearner, tensors: Mapping[str, Tensor], classes: Sequence[str] | None = None
+) -> None:
+    """Set what ``learner`` has learned to ``tensors``; it is left bound to ``classes``.
+
+    Args:
+        learner: with the settings and CLIP of the file.
+        tensors: of a stage.
+        classes: of the stage; default: those that are bound.
 
     Raises:
         CheckpointError: names or shapes differ: the learner has other settings or another CLIP, or it is bound to
             other classes and its prompts are class-specific.
     """
+    if classes is not None:
+        learner.bind(classes)
+    learner.own()
     own = learner.state_dict()
     problems = [f"{name} is missing" for name in own if name not in tensors]
     problems += [f"{name} is unknown" for name in tensors if name not in own]
     problems += [
         f"{name} has shape {tuple(tensors[name].shape)}, here it has {tuple(value.shape)}"
         for name, value in own.items()
-        if name in tensors and tensors[name].shape != value.shape
+        if name in tensors and tensors[name].shape != value.shape and name not in learner.varying
     ]
     if problems:
         raise CheckpointError(
             f"the saved prompts do not fit this {type(learner).__name__}: {'; '.join(problems)}. "
             "Build the learner with the settings and CLIP of the file, and its classes where prompts are class-specific"
         )
+    for name in learner.varying:  # in place: an optimizer may hold the parameter
+        module, _, attribute = name.rpartition(".")
+        tensor: Tensor = getattr(learner.get_submodule(module), attribute)
+        tensor.data = torch.empty_like(tensors[name], device=tensor.device)
     learner.load_state_dict(dict(tensors))
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maotune.clip import FrozenCLIP
-from maotune.contract import AbstractLearner, Batch, Classify, Output, Stage
+from maotune.contract import AbstractLearner, Batch, Classify, Output, Stage, Support
 from maotune.learners import LEARNERS
 from maotune.learners.base import frozen_image_features
 from maotune.learners.dept import DePT
@@ -59,7 +59,9 @@ class Mine(AbstractLearner):
 BUILD: dict[str, type[AbstractLearner]] = {**LEARNERS, "mine": Mine}
 UNLABELLED = {"promptkd"}
 """Learners that distil a teacher and look at no label: the cross-entropy is not theirs."""
-TABLE = [(name, dept) for name in BUILD for dept in (False, True) if not (dept and name in UNLABELLED)]
+CLOSED_FORMS = {name for name, build in BUILD.items() if build.closed_form}
+"""Learners without updates, which DePT refuses."""
+TABLE = [(name, dept) for name in BUILD for dept in (False, True) if not (dept and name in UNLABELLED | CLOSED_FORMS)]
 
 
 @cache
@@ -100,15 +102,20 @@ class Repeated:
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         yield from self.batches[start:]
 
+    def support(self) -> Support:
+        features = [batch.features for batch in self.batches if batch.features is not None]
+        return Support(torch.cat(features)[:, None], torch.cat([batch.labels for batch in self.batches]))
 
-def stages(method: str) -> list[Stage]:
+
+def stages(method: str, closed_form: bool = False) -> list[Stage]:
+    epochs = 0 if closed_form else 1
     entropy = F.cross_entropy
     base, new = Repeated(len(CLASSES)), Repeated(len(OTHERS))
-    plain = Stage("plain", CLASSES, lambda _: base, entropy, 1, lr=0.01)
+    plain = Stage("plain", CLASSES, lambda _: base, entropy, epochs, lr=0.01)
     return {
         "plain": [plain],
         "mao": [
-            Stage("base", CLASSES, lambda _: base, candidate_cross_entropy, 1, lr=0.01, batch_candidates=True),
-            Stage("new", OTHERS, lambda _: new, entropy, 1, lr=0.01),
+            Stage("base", CLASSES, lambda _: base, candidate_cross_entropy, epochs, lr=0.01, batch_candidates=True),
+            Stage("new", OTHERS, lambda _: new, entropy, epochs, lr=0.01),
         ],
     }[method]

@@ -17,22 +17,36 @@ from maotune.learners.dept import DePT
 from maotune.mao.candidates import candidate_cross_entropy
 from maotune.train.loop import FitSettings, fit
 from maotune.train.session import load_prompts, restore_prompts, save_prompts
-from tests.contract.members import BUILD, CLASSES, OTHERS, SETTINGS, TABLE, UNLABELLED, batch, make, stages, toy_clip
+from tests.contract.members import (
+    BUILD,
+    CLASSES,
+    CLOSED_FORMS,
+    OTHERS,
+    SETTINGS,
+    TABLE,
+    UNLABELLED,
+    batch,
+    make,
+    stages,
+    toy_clip,
+)
 
 
 @pytest.mark.parametrize("method", ["plain", "mao"])
 def test_a_run_moves_the_prompts_and_nothing_else(learner: AbstractLearner, method: str) -> None:
     weights = {name: value.clone() for name, value in toy_clip().model.state_dict().items()}
     before = copy.deepcopy(learner.state_dict())
-    fit(learner, stages(method), FitSettings(warmup_epochs=0))
+    fit(learner, stages(method, learner.closed_form), FitSettings(warmup_epochs=0))
     assert any(not torch.equal(before[name], value) for name, value in learner.state_dict().items())
     for name, value in toy_clip().model.state_dict().items():
         assert torch.equal(value, weights[name]), name
         assert not value.requires_grad
-    assert all(parameter.requires_grad for parameter in learner.parameters())
+    assert all(parameter.requires_grad is not learner.closed_form for parameter in learner.parameters())
 
 
-def test_a_step_gives_all_prompts_a_gradient(learner: AbstractLearner) -> None:
+@pytest.mark.parametrize(("name", "dept"), [row for row in TABLE if row[0] not in CLOSED_FORMS])
+def test_a_step_gives_all_prompts_a_gradient(name: str, dept: bool) -> None:
+    learner = make(name, dept).eval()
     terms = learner.losses(learner(batch()), batch(), F.cross_entropy)
     torch.autograd.backward(torch.stack([*terms.values()]).sum())
     for name, parameter in learner.named_parameters():
@@ -58,7 +72,7 @@ def test_the_cross_entropy_is_the_one_handed_in(name: str, dept: bool) -> None:
 
 
 def test_saved_prompts_give_the_same_scores_elsewhere(learner: AbstractLearner, tmp_path: Path) -> None:
-    fit(learner, stages("plain"), FitSettings(warmup_epochs=0))
+    fit(learner, stages("plain", learner.closed_form), FitSettings(warmup_epochs=0))
     expected = learner.eval()(batch()).logits
     save_prompts(tmp_path / "prompts.safetensors", learner.state_dict(), {})
     name = next(n for n, build in BUILD.items() if isinstance(getattr(learner, "inner", learner), build))
@@ -96,6 +110,38 @@ def test_mao_with_all_classes_in_the_batch_is_plain(name: str, dept: bool) -> No
         torch.testing.assert_close(over_candidates[term], value, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", sorted(CLOSED_FORMS))
+def test_dept_refuses_what_is_computed_in_closed_form(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{BUILD[name].__name__} is computed in closed form: run it without DePT"):
+        make(name, dept=True)
+
+
+@pytest.mark.parametrize("name", sorted(CLOSED_FORMS))
+def test_a_closed_form_has_no_epochs(name: str) -> None:
+    with pytest.raises(ValueError, match=r"stage 'plain' has 1 epochs, and .* in closed form: give 0"):
+        fit(make(name), stages("plain"), FitSettings())
+    history = fit(make(name), stages("mao", closed_form=True), FitSettings())
+    assert [(stage.name, stage.updates, stage.epochs) for stage in history.stages] == [("base", 0, []), ("new", 0, [])]
+    assert all(stage.seconds > 0 for stage in history.stages)
+
+
+def test_prompts_of_every_stage_are_restored_by_a_fresh_learner(learner: AbstractLearner) -> None:
+    """Parameters of single classes have other shapes in each stage; a fresh learner is bound to the first classes."""
+    history = fit(learner, stages("mao", learner.closed_form), FitSettings(warmup_epochs=0))
+    name = next(n for n, build in BUILD.items() if isinstance(getattr(learner, "inner", learner), build))
+    fresh = make(name, isinstance(learner, DePT)).eval()
+    for record, classes in zip(history.stages, (CLASSES, OTHERS), strict=True):
+        for each in (fresh, learner):
+            restore_prompts(each, record.prompts or {}, classes)
+        for bound in (CLASSES, OTHERS):
+            fresh.bind(bound)
+            learner.bind(bound)
+            torch.testing.assert_close(fresh(batch()).logits, learner(batch()).logits, rtol=0, atol=1e-5)
+    for key, value in learner.state_dict().items():
+        assert history["new"].prompts is not None
+        assert torch.equal(value, history["new"].prompts[key]), key
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_classes_are_bound_when_all_else_is_there(name: str) -> None:
     """A learner that overrides ``bind`` finds all its fields, parameters and modules at the first call."""
@@ -106,7 +152,7 @@ def test_classes_are_bound_when_all_else_is_there(name: str) -> None:
             super().bind(classes)
             seen.append({*vars(self), *self.state_dict(), *dict(self.named_buffers())})
 
-    learner = Watching(toy_clip(), CLASSES, **SETTINGS[name])
+    learner = Watching(toy_clip(), CLASSES, **SETTINGS.get(name, {}))
     assert seen == [{*vars(learner), *learner.state_dict(), *dict(learner.named_buffers())}]
     assert learner.classes == CLASSES
 

@@ -10,7 +10,7 @@ from beartype import beartype
 from jaxtyping import Float32, Int64, TypeCheckError, jaxtyped
 from torch import Tensor
 
-from maotune.contract import AbstractLearner, Batch, Classify, Output
+from maotune.contract import AbstractLearner, Batch, Batches, Classify, Output
 from maotune.learners.dept import DePT
 from maotune.learners.proda import ProDA
 from maotune.learners.promptkd import PromptKD
@@ -57,7 +57,15 @@ class Typed(AbstractLearner):
         self.tunes_image_tower, self.uses_frozen_features = inner.tunes_image_tower, inner.uses_frozen_features
         self.scores_all_classes, self.text_depends_on_image = inner.scores_all_classes, inner.text_depends_on_image
         self.uses_labels, self.views, self.lr_factors = inner.uses_labels, inner.views, {}
+        self.uses_unprojected_features, self.closed_form = inner.uses_unprojected_features, inner.closed_form
+        self.varying = tuple(f"inner.{name}" for name in inner.varying)
         self.logit_scale, self.classes = inner.logit_scale, inner.classes
+
+    def own(self) -> None:
+        self.inner.own()
+
+    def prepare(self, batches: Batches) -> None:
+        self.inner.prepare(batches)
 
     @typed
     def bind(self, classes: Sequence[str]) -> None:
@@ -115,7 +123,7 @@ class Typed(AbstractLearner):
 
 @pytest.mark.parametrize("method", ["plain", "mao"])
 def test_shapes_while_tuned(learner: AbstractLearner, method: str) -> None:
-    fit(Typed(learner), stages(method), FitSettings(warmup_epochs=0))
+    fit(Typed(learner), stages(method, learner.closed_form), FitSettings(warmup_epochs=0))
 
 
 def test_shapes_while_scored(learner: AbstractLearner) -> None:

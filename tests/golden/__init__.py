@@ -1,6 +1,6 @@
 """Numbers that the official code computed (README.md): ``GOLDEN`` is a folder that holds them.
 
-``MAOTUNE_GOLDEN`` names another folder of the same files, for instance with more of them.
+``MAOTUNE_GOLDEN`` and ``MAOTUNE_GOLDEN_FEATURES`` name other folders of the same files, for instance with more of them.
 """
 
 import os
@@ -8,12 +8,20 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-if given := os.environ.get("MAOTUNE_GOLDEN"):
-    GOLDEN = Path(given)
-else:
-    _unpacked = tempfile.TemporaryDirectory(prefix="maotune-golden-")  # removed when the tests end
-    GOLDEN = Path(_unpacked.name)
-    with zipfile.ZipFile(Path(__file__).parent / "numbers.zip") as archive:
-        archive.extractall(GOLDEN)
+_unpacked = tempfile.TemporaryDirectory(prefix="maotune-golden-")  # removed when the tests end
+
+
+def _folder(variable: str, archive: str) -> Path:
+    if given := os.environ.get(variable):
+        return Path(given)
+    folder = Path(_unpacked.name) / archive
+    with zipfile.ZipFile(Path(__file__).parent / f"{archive}.zip") as numbers:
+        numbers.extractall(folder)
+    return folder
+
+
+GOLDEN = _folder("MAOTUNE_GOLDEN", "numbers")
+FEATURES = _folder("MAOTUNE_GOLDEN_FEATURES", "features")
+"""Numbers of learners and labelers in feature space, and the made-up world of features that they were computed on."""
 FAKE_DATASETS = Path(__file__).parent / "make_fake_datasets.py"
 """A script that writes small fake copies of the eleven data sets."""

@@ -108,6 +108,9 @@ class FewBatches:
     def epoch(self, index, start=0):
         yield from (batch(tiny_clip(), len(FLOWERS), seed=10 * index + step) for step in range(start, 3))
 
+    def support(self):
+        raise ValueError("ProDA learns from batches alone")
+
 
 def test_a_resumed_run_walks_on_to_the_same_bits(tmp_path):
     def run(folder, stop=None, resume=False):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from maotune.clip import FrozenCLIP, load_clip
-from maotune.contract import AbstractLearner, Batch, Classify, Stage
+from maotune.contract import AbstractLearner, Batch, Classify, Stage, Support
 from maotune.train.averaging import GaussianAverage
 from maotune.train.history import StepDone
 from maotune.train.loop import FitSettings, fit
@@ -59,6 +59,9 @@ class GoldenBatches:
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         for position in self.epochs[index][start:]:
             yield self.batches[position]
+
+    def support(self) -> Support:
+        raise ValueError("the recorded batches hold pixels only")
 
 
 def ours(values: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from maotune.contract import AbstractLearner, Batch, Classify, Output, Stage
+from maotune.contract import AbstractLearner, Batch, Classify, Output, Stage, Support
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 OTHERS = ("fox", "gnu", "hen")
@@ -64,6 +64,9 @@ class ToyBatches:
             noise = torch.randn(self.size, WIDTH, generator=random)
             names = tuple(f"{index}-{step}-{i}.png" for i in range(self.size))
             yield Batch(labels, features=self.centres[labels] + 0.5 * noise, names=names)
+
+    def support(self) -> Support:
+        return Support(self.centres[:, None], torch.arange(len(self.centres)))
 
 
 def two_stages(epochs: int = 3, updates: int = 6) -> list[Stage]:
