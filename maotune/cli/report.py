@@ -10,26 +10,35 @@ from maotune.cli.common import AsJson, app, err, out, print_json
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder of `maotune run` or `maotune train`.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of `maotune run` or `maotune train`, or a folder of such folders.")
+    ],
     formats: Annotated[
         str | None, typer.Option("--format", "--formats", help="html,markdown,latex,csv,text. Default: all.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: FOLDER/report.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the files; default: FOLDER/report, or FOLDER/claims.")
+    ] = None,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="Only what held of the paper's claims and what did not, on one page.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Report whether MAO helped: tables beside published numbers, figures, classes; on the terminal and as a page."""
     from maotune.recipe.schema import choose
     from maotune.report.build import build_report
+    from maotune.report.claims import claims_report
     from maotune.report.compare import comparison_records
-    from maotune.report.frame import read_experiments
+    from maotune.report.frame import read_experiments, read_sweeps
     from maotune.report.render import FORMATS, terminal, write_report
-    from maotune.sweep.manifest import Sweep
 
     wanted = [choose("format", name, (*FORMATS, "text")) for name in formats.split(",")] if formats else [*FORMATS]
-    sweep = Sweep.read(folder)
-    experiments = read_experiments(sweep)
-    content = build_report(experiments, sweep.commands, folder.resolve().name)
-    paths = write_report(content, experiments, to or folder / "report", [name for name in wanted if name != "text"])
+    sweeps = read_sweeps(folder)
+    experiments = read_experiments(*sweeps)
+    commands = list(dict.fromkeys(command for sweep in sweeps for command in sweep.commands))
+    content = (claims_report if claims else build_report)(experiments, commands, folder.resolve().name)
+    to = to or folder / ("claims" if claims else "report")
+    paths = write_report(content, experiments, to, [name for name in wanted if name != "text"])
     if as_json:
         print_json(
             {

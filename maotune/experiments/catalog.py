@@ -88,7 +88,10 @@ EXPERIMENTS: dict[str, Experiment] = {
     "plug-in": Experiment(
         summary="each learner bare, in DePT, with MAO, and with both",
         counterpart="Figure 3",
-        rows=(Rows(learners=BACKBONES, methods=("plain", "mao"), variants={"": {}, "dept": {"dept": {}}}),),
+        rows=(
+            Rows(learners=BACKBONES, methods=("plain", "mao"), variants={"": {}, "dept": {"dept": {}}}),
+            Rows(learners=BACKBONES, methods=("step-matched",)),
+        ),
     ),
     "cost": Experiment(
         summary="parameters, memory, time, updates and images of tuning; images per second of the tuned prompts",
@@ -109,8 +112,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         summary="MAO without one stage, without the candidates of one, and plain tuning twice as long",
         counterpart="Tables 4 and 8",
         rows=(
-            Rows(learners=("promptsrc",), methods=("plain", "base-only", "new-only", "new-full", "mao")),
-            Rows(learners=("coop",), methods=("plain", "base-only", "mao")),
+            Rows(
+                learners=("promptsrc",),
+                methods=("plain", "step-matched", "base-only", "new-only", "new-full", "mao"),
+            ),
+            Rows(learners=("coop",), methods=("plain", "step-matched", "base-only", "mao")),
             Rows(learners=("coop",), methods=("plain",), variants={"2x epochs": {"epochs": Multiple(2)}}),
         ),
     ),
@@ -118,7 +124,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         summary="pseudo-labels by zero-shot CLIP, or by the prompts of the base stage",
         counterpart="Table 5",
         rows=(
-            Rows(learners=("promptsrc",), methods=("plain",)),
+            Rows(learners=("promptsrc",), methods=("plain", "step-matched")),
             Rows(
                 learners=("promptsrc",),
                 methods=("mao",),
@@ -130,6 +136,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         summary="K, the classes a query of the base stage; S, the unlabelled images a class of the new stage",
         counterpart="Figure 4",
         rows=(
+            Rows(learners=("coop",), methods=("plain", "step-matched")),
             Rows(learners=("coop",), methods=("base-only",), variants={f"K={k}": {"mao.k": k} for k in (2, 4, 8, 16)}),
             Rows(
                 learners=("coop",),
@@ -143,7 +150,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         counterpart="Table 7",
         rows=(
             Rows(learners=("cocoop", "proda", "kgcoop", "tcp", "promptsrc"), methods=("plain",)),
-            Rows(learners=("promptsrc",), methods=("mao",)),
+            Rows(learners=("promptsrc",), methods=("step-matched", "mao")),
         ),
     ),
     "distillation": Experiment(
@@ -151,7 +158,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         counterpart="PromptKD, which section 1 argues against",
         rows=(
             Rows(learners=("promptkd",), methods=("distill",)),
-            Rows(learners=("coop", "promptsrc"), methods=("plain", "mao")),
+            Rows(learners=("coop", "promptsrc"), methods=("plain", "step-matched", "mao")),
         ),
     ),
     "density": Experiment(

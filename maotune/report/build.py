@@ -51,7 +51,8 @@ def _experiment_section(runs: ExperimentRuns, comparisons: Sequence[MaoCompariso
         text=(f"{experiment.summary[0].upper()}{experiment.summary[1:]}.",) if experiment else (),
         tables=_filled(
             tables.differences(runs, comparisons), tables.averages(runs), tables.results(runs),
-            tables.published(runs) or tables.orientation(runs), tables.stages(runs), tables.cost(runs),
+            tables.published(runs) or tables.orientation(runs), tables.other_measures(runs), tables.stages(runs),
+            tables.cost(runs),
         ),
         figures=_filled(
             figures.plot_differences(runs, comparisons), figures.plot_base_against_new(runs), figures.plot_curves(runs),

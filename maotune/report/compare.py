@@ -1,20 +1,37 @@
-"""MAO against its counterparts over the same data sets and seeds: differences, and how certain they are."""
+"""Rows against each other over the same data sets and seeds: differences, and how certain they are.
+
+There is one definition of a difference, for every measure: a run minus the run of the other row with the same data set
+and seed (H is each run's own), mean over seeds, then over data sets.
+"""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from maotune.mao.methods import ZEROSHOT
-from maotune.report.frame import ExperimentRuns, Key, Scores
+from maotune.report.frame import CLIP, TWO_PROMPTS, ExperimentRuns, Key, Scores
 
 FEWEST = 3
 """Number of data sets (or seeds) below which no interval is given."""
+LEVEL = 0.05
+"""Of errors; intervals hold 95 %."""
+RESAMPLES = 10_000
 TIE = 0.005
 """Percentage points: differences that are 0.00 as printed."""
-AGAINST = {"plain": "plain tuning", "step-matched": "the step-matched control", ZEROSHOT: "zero-shot CLIP"}
+AGAINST = {
+    "plain": "plain tuning",
+    "step-matched": "the step-matched control",
+    ZEROSHOT: "zero-shot CLIP",
+    TWO_PROMPTS: "two prompts without MAO",
+}
 """Counterparts of MAO, and their names in sentences."""
+
+Interval = tuple[float, float]
+Verdict = Literal["higher", "lower", "unclear", "unknown", "void"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +57,43 @@ class Difference:
         return [*self.by_dataset.values()] if len(self.by_dataset) > 1 else self.gaps.tolist()
 
     @property
-    def interval(self) -> tuple[float, float] | None:
+    def interval(self) -> Interval | None:
         """95 % interval of the mean by Student's t over ``units``; None with fewer than ``FEWEST``."""
-        units = pd.Series(self.units)
-        if len(units) < FEWEST:
+        if len(self.units) < FEWEST:
             return None
         from scipy.special import stdtrit
 
-        half = float(stdtrit(len(units) - 1, 0.975) * units.std() / len(units) ** 0.5)
+        half = float(stdtrit(len(self.units) - 1, 1 - LEVEL / 2)) * self._error
         return self.mean - half, self.mean + half
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided probability of such a mean where there is no difference, by the same t; None without interval."""
+        if len(self.units) < FEWEST:
+            return None
+        from scipy.special import stdtr
+
+        if self._error == 0:
+            return float(self.mean == 0)
+        return 2 * float(stdtr(len(self.units) - 1, -abs(self.mean) / self._error))
+
+    @property
+    def _error(self) -> float:
+        """Standard error of the mean over ``units``."""
+        return float(np.std(self.units, ddof=1) / np.sqrt(len(self.units)))
+
+    @functools.cached_property
+    def resampled(self) -> Interval | None:
+        """95 % interval of the mean where data sets, and seeds within them, are drawn anew with replacement."""
+        if len(self.units) < FEWEST:
+            return None
+        sets = [gaps.to_numpy() for _, gaps in self.gaps.groupby(level=0, sort=False)]
+        random = np.random.default_rng(0)
+        shape = (RESAMPLES, len(sets))  # a data set that is drawn twice has other seeds each time
+        means = np.stack([gaps[random.integers(len(gaps), size=(*shape, len(gaps)))].mean(axis=2) for gaps in sets])
+        every = np.take_along_axis(means, random.integers(len(sets), size=(1, *shape)), axis=0).mean(axis=2)
+        low, high = np.quantile(every, (LEVEL / 2, 1 - LEVEL / 2)).tolist()
+        return low, high
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -57,22 +102,35 @@ class Difference:
         return higher, lower, len(self.units) - higher - lower
 
     @property
-    def sign(self) -> Literal["higher", "lower", "unclear", "unknown"]:
+    def sign(self) -> Verdict:
         """Position of the interval: above 0, below, or around it; ``unknown`` without one."""
-        if self.interval is None:
-            return "unknown"
-        low, high = self.interval
-        return "higher" if low > 0 else "lower" if high < 0 else "unclear"
+        return "unknown" if self.p is None else self.verdict(self.p)
+
+    def verdict(self, p: float) -> Verdict:
+        """Return the sign of the mean where it is certain enough by ``p``, which may be corrected."""
+        return "unclear" if p >= LEVEL else "higher" if self.mean > 0 else "lower"
 
 
 @dataclass(frozen=True, slots=True)
 class MaoComparison:
-    """MAO on a learner against a counterpart."""
+    """MAO on a learner against a counterpart by one measure."""
 
     learner: str
     against: str
     """A key of ``AGAINST``."""
+    measure: str
     difference: Difference
+    corrected: float | None
+    """``difference.p``, corrected for the number of comparisons of the experiment."""
+    tuning: Difference | None
+    """What plain tuning of the learner gains over zero-shot CLIP on base classes, where that can be said."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The sign after the correction; ``void`` where plain tuning does not clearly gain, so that nothing follows."""
+        if void(self.tuning):
+            return "void"
+        return "unknown" if self.corrected is None else self.difference.verdict(self.corrected)
 
 
 def pair(scores: Scores, first: Key, second: Key, measure: str) -> Difference | None:
@@ -80,6 +138,8 @@ def pair(scores: Scores, first: Key, second: Key, measure: str) -> Difference | 
 
     For an ``average`` over targets the pairs are the targets, since there is one data set to tune on.
     """
+    if not {first, second} <= scores.by_key.keys():
+        return None
     gaps = (scores.by_key[first] - scores.by_key[second]).dropna(how="all")
     if measure == "average":
         targets = gaps.drop(columns=[*scores.datasets, "average"], errors="ignore").droplevel("dataset")
@@ -89,21 +149,45 @@ def pair(scores: Scores, first: Key, second: Key, measure: str) -> Difference | 
     return Difference(series) if len(series) else None
 
 
+def void(tuning: Difference | None) -> bool:
+    """Say whether nothing follows for MAO: what plain tuning gains is known, and it is not clearly a gain."""
+    return tuning is not None and tuning.sign in ("unclear", "lower")
+
+
+def holm(ps: Iterable[float | None]) -> list[float | None]:
+    """Return probabilities corrected for their number by Holm's method; None stays None and does not count."""
+    given = list(ps)
+    corrected: list[float | None] = list(given)
+    order = sorted((p, place) for place, p in enumerate(given) if p is not None)
+    least = 0.0
+    for rank, (p, place) in enumerate(order):
+        least = max(least, min(1.0, p * (len(order) - rank)))
+        corrected[place] = least
+    return corrected
+
+
 def compare_mao(runs: ExperimentRuns) -> list[MaoComparison]:
-    """Compare every row of MAO with its counterparts: of the same variant, else of none."""
+    """Compare every row of MAO with its counterparts by each measure."""
     scores = runs.scores
-    comparisons = []
-    for learner, method, variant in scores.keys if scores.measure else ():
-        if method != "mao":
-            continue
-        for against in AGAINST:
-            counterparts = [
-                ("" if against == ZEROSHOT else learner, against, each) for each in dict.fromkeys((variant, ""))
-            ]
-            counterpart = next((key for key in counterparts if key in scores.keys), None)
-            if counterpart and (found := pair(scores, (learner, method, variant), counterpart, scores.measure)):
-                comparisons.append(MaoComparison(f"{learner} ({variant})" if variant else learner, against, found))
-    return comparisons
+    found: list[MaoComparison] = []
+    for learner, method, variant in scores.keys:
+        plain = _counterpart(scores, learner, "plain", variant)
+        tuning = pair(scores, plain, CLIP, "base") if plain and method == "mao" else None
+        for against in AGAINST if method == "mao" else ():
+            other = _counterpart(scores, learner, against, variant)
+            # Each half is scored by two prompts without MAO as by another counterpart.
+            for measure in scores.measures[:1] if against == TWO_PROMPTS else scores.measures:
+                if other and (difference := pair(scores, (learner, method, variant), other, measure)):
+                    name = f"{learner} ({variant})" if variant else learner
+                    found.append(MaoComparison(name, against, measure, difference, None, tuning))
+    corrected = holm(each.difference.p for each in found)
+    return [replace(each, corrected=p) for each, p in zip(found, corrected, strict=True)]
+
+
+def _counterpart(scores: Scores, learner: str, method: str, variant: str) -> Key | None:
+    """Return the row of another method: of the same variant, else of none."""
+    rows = [("" if method == ZEROSHOT else learner, method, each) for each in (variant, "")]
+    return next((key for key in rows if key in scores.keys), None)
 
 
 def comparison_records(runs: ExperimentRuns) -> list[dict[str, Any]]:
@@ -111,13 +195,12 @@ def comparison_records(runs: ExperimentRuns) -> list[dict[str, Any]]:
     return [
         {
             "experiment": runs.name,
-            "measure": runs.scores.measure,
-            "learner": comparison.learner,
-            "against": comparison.against,
-            "difference": comparison.difference.mean,
-            "interval": comparison.difference.interval,
-            "higher_lower_equal": comparison.difference.counts,
-            "by_dataset": comparison.difference.by_dataset,
+            **{name: getattr(each, name) for name in ("measure", "learner", "against", "verdict")},
+            "difference": each.difference.mean,
+            **{name: getattr(each.difference, name) for name in ("interval", "resampled", "p")},
+            "p_corrected": each.corrected,
+            "higher_lower_equal": each.difference.counts,
+            "by_dataset": each.difference.by_dataset,
         }
-        for comparison in compare_mao(runs)
+        for each in compare_mao(runs)
     ]

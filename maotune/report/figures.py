@@ -21,7 +21,7 @@ from maotune.report.drawing import (
     styles,
     write,
 )
-from maotune.report.frame import MEASURES, ExperimentRuns, Key, short_names
+from maotune.report.frame import CLIP, CONTROLS, MEASURES, ExperimentRuns, Key, short_names
 from maotune.report.sentences import signed
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ SETTINGS = {
     "S": "S, unlabelled images per new class",
 }
 """Settings that variants vary -> label of the axis."""
-CLIP: Key = ("", ZEROSHOT, "")
 
 
 def plot_differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> FigurePanels:
     """Differences of MAO from each counterpart: the mean with its interval, and every data set with its seeds."""
     measure = MEASURES.get(runs.scores.measure, "")
+    comparisons = [each for each in comparisons if each.measure == runs.scores.measure]
     panels = []
     for learner in dict.fromkeys(each.learner for each in comparisons):
         group = [each for each in comparisons if each.learner == learner]
@@ -129,7 +129,8 @@ def plot_cost(runs: ExperimentRuns) -> FigurePanels:
     """Accuracy against seconds of tuning, where there are several rows to compare."""
     scores, name = runs.scores, MEASURES[runs.scores.measure]
     keys, cells = scores.compared
-    averages = {key: scores.average(key)[scores.measure].mean for key in keys if cells}
+    shown = [key for key in keys if cells and key[1] not in CONTROLS]
+    averages = {key: scores.average(key)[scores.measure].mean for key in shown}
     drawn = styles(method for _, method, _ in averages if method != ZEROSHOT)
     lines = []
     for (learner, method, variant), average in averages.items():
@@ -202,7 +203,7 @@ def _curve(axes: "Axes", lines: Sequence[Line], **shown: Any) -> None:
 
 def plot_losses(runs: ExperimentRuns) -> FigurePanels:
     """The loss of every epoch, stage after stage: a panel per learner, mean over data sets and seeds."""
-    tuned = [key for key in runs.scores.compared[0] if key[1] != ZEROSHOT and not key[2]]
+    tuned = [key for key in runs.scores.compared[0] if key[1] not in (ZEROSHOT, *CONTROLS) and not key[2]]
     drawn = styles(method for _, method, _ in tuned)
     panels = []
     for learner in dict.fromkeys(learner for learner, _, _ in tuned):

@@ -3,21 +3,26 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
+from maotune.report.other_measures import OTHER_MEASURES
+from maotune.runs.predictions import Scoring
 from maotune.runs.result import Result
-from maotune.sweep.manifest import Sweep, Trial
+from maotune.sweep.manifest import MANIFEST, Sweep, Trial
 from maotune.sweep.trial import failure_reason
 from maotune.train.evaluate import harmonic_mean
 
 MEASURES = {
     "h": "H",
+    "base": "base accuracy",
+    "new": "new accuracy",
     "average": "average accuracy",
     "all": "accuracy",
     "test": "test accuracy",
@@ -28,6 +33,13 @@ LEVELS = ["learner", "method", "variant", "dataset", "seed"]
 
 Key = tuple[str, str, str]
 """Learner, method and variant: a row of most tables. Zero-shot CLIP has neither learner nor variant."""
+CLIP: Key = ("", ZEROSHOT, "")
+TWO_PROMPTS, ONE_SET = "two-prompts", "one-set"
+CONTROLS = {
+    TWO_PROMPTS: "base classes by the prompts of plain tuning, new classes by zero-shot CLIP: two prompts without MAO",
+    ONE_SET: "both halves by the prompts of MAO's last stage",
+}
+"""Rows beside those of the methods, put together from what their runs have recorded."""
 
 
 class Spread(NamedTuple):
@@ -51,11 +63,11 @@ class Scores:
         """Collect results, each with the variant that it belongs to (empty where none is varied)."""
         scores: dict[tuple[Any, ...], dict[str, float]] = {}
         costs: dict[tuple[Any, ...], dict[str, float]] = {}
-        self.measure = ""
-        """The measure that the runs are judged by; empty where nothing is scored."""
+        self.measures: list[str] = []
+        """What rows are compared by: the measure that the runs are judged by, and the halves of H."""
         for result, variant in results:
             place = (result.dataset, result.seed)
-            scores["", ZEROSHOT, "", *place] = result.zeroshot
+            scores[*CLIP, *place] = result.zeroshot
             if result.method != ZEROSHOT:
                 key = (result.learner, result.method, variant, *place)
                 scores[key] = result.scores
@@ -67,14 +79,19 @@ class Scores:
                     "parameters": result.parameters,
                     "peak_memory": result.peak_memory,
                 }
-            measures = PROTOCOLS[result.protocol].measures
-            self.measure = self.measure or next((name for name in measures if name in result.scores), "")
+            measures = [name for name in PROTOCOLS[result.protocol].measures if name in result.scores]
+            self.measures = self.measures or (measures if "h" in measures else measures[:1])
         self.table = _frame(scores)
         """Accuracy in percent: a row per learner, method, variant, data set and seed, a column per test."""
         self.by_key = _by_key(self.table)
         """The scores of each row by data set and seed."""
         self.costs_by_key = _by_key(_frame(costs))
         """The costs of tuning of each row by data set and seed."""
+
+    @property
+    def measure(self) -> str:
+        """The measure that the runs are judged by; empty where nothing is scored."""
+        return self.measures[0] if self.measures else ""
 
     @functools.cached_property
     def keys(self) -> list[Key]:
@@ -201,9 +218,27 @@ class ExperimentRuns:
     """Trial and the last line of its error."""
 
     @functools.cached_property
+    def rows(self) -> list[FinishedTrial]:
+        """The finished runs, those of base-to-new with their ``CONTROLS``."""
+        return [row for run in self.finished for row in (run, *_controls(run))]
+
+    @functools.cached_property
     def scores(self) -> Scores:
-        """Scores and costs of the finished runs."""
-        return Scores((run.result, run.trial.variant) for run in self.finished)
+        """Scores and costs of the finished runs, and of the controls that follow from them."""
+        return Scores((run.result, run.trial.variant) for run in self.rows)
+
+    @functools.cached_property
+    def rescored(self) -> dict[str, Scores]:
+        """The scores of the same runs by ``OTHER_MEASURES``, where there is an H and runs have recorded predictions."""
+        results: dict[str, list[tuple[Result, str]]] = {name: [] for name in OTHER_MEASURES}
+        read = functools.lru_cache(1)(Scoring.find)
+        for run in self.rows:
+            scoring = read(run.trial.folder) if "h" in run.result.scores else None
+            for name, score in OTHER_MEASURES.items() if scoring else ():
+                if scoring and (scores := score(scoring, run.result.scored_with)):
+                    zeroshot = score(scoring, dict.fromkeys(scores, ZEROSHOT))
+                    results[name].append((replace(run.result, scores=scores, zeroshot=zeroshot), run.trial.variant))
+        return {name: Scores(of) for name, of in results.items()}
 
     def of(self, key: Key) -> list[FinishedTrial]:
         """Return the finished runs of a row that its averages are over."""
@@ -211,12 +246,37 @@ class ExperimentRuns:
         return [run for run in self.finished if run.key == key and (run.result.dataset, run.result.seed) in cells]
 
 
-def read_experiments(sweep: Sweep) -> list[ExperimentRuns]:
-    """Read the runs of a sweep, experiment by experiment."""
+def _controls(run: FinishedTrial) -> Iterator[FinishedTrial]:
+    result = run.result
+    halves: dict[str, tuple[dict[str, float], dict[str, str]]] = {}
+    if "h" in result.scores and result.method == "plain":
+        base, new = result.scores["base"], result.zeroshot["new"]
+        scores = {"base": base, "new": new, "h": harmonic_mean(base, new)}
+        halves[TWO_PROMPTS] = scores, {**result.scored_with, "new": ZEROSHOT}
+    if "h" in result.scores and result.method == "mao" and len(result.stages) > 1:
+        last = result.stages[-1]
+        halves[ONE_SET] = last["accuracy"], dict.fromkeys(result.scored_with, last["name"])
+    for method, (scores, scored_with) in halves.items():
+        yield FinishedTrial(run.trial, replace(result, method=method, scores=scores, scored_with=scored_with))
+
+
+def read_sweeps(folder: Path) -> list[Sweep]:
+    """Read the sweep in ``folder``; where there is none, those in its subfolders.
+
+    Raises:
+        CheckpointError: there is none, or one cannot be read.
+    """
+    below = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    return [Sweep.read(path) for path in (below if below and not (folder / MANIFEST).exists() else [folder])]
+
+
+def read_experiments(*sweeps: Sweep) -> list[ExperimentRuns]:
+    """Read the runs of sweeps, experiment by experiment."""
     read, reason = functools.cache(Result.find), functools.cache(failure_reason)
+    every = [trial for sweep in sweeps for trial in sweep.trials]
     experiments = []
-    for name in dict.fromkeys(trial.experiment for trial in sweep.trials):
-        trials = [trial for trial in sweep.trials if trial.experiment == name]
+    for name in dict.fromkeys(trial.experiment for trial in every):
+        trials = [trial for trial in every if trial.experiment == name]
         finished = [FinishedTrial(trial, result) for trial in trials if (result := read(trial.folder))]
         others = [trial for trial in trials if not read(trial.folder)]
         missing = [trial for trial in others if not reason(trial.folder)]

@@ -10,6 +10,19 @@ import functools
 from importlib.resources import files
 from typing import NamedTuple
 
+from maotune.mao.methods import ZEROSHOT
+from maotune.report.frame import CLIP, TWO_PROMPTS, Key
+from maotune.train.evaluate import harmonic_mean
+
+TABLES = {
+    "cross-dataset": ("2",),
+    "cost": ("3",),
+    "ablations": ("4", "8"),
+    "pseudo-labelers": ("5",),
+    "baselines": ("7",),
+}
+"""Tables of the paper with the counterpart of an experiment; Table 1 for all others."""
+
 
 class PublishedNumber(NamedTuple):
     """One printed number."""
@@ -45,3 +58,27 @@ def read_published() -> tuple[PublishedNumber, ...]:
 def find(**wanted: str) -> tuple[PublishedNumber, ...]:
     """Return the published numbers whose fields are as ``wanted``."""
     return tuple(row for row in read_published() if all(getattr(row, name) == wanted[name] for name in wanted))
+
+
+def look_up(experiment: str, key: Key, name: str, measure: str) -> PublishedNumber | None:
+    """Return the published counterpart of a row of an experiment.
+
+    Args:
+        experiment: its name.
+        key: the row; of two prompts without MAO the number follows from those of plain tuning and of zero-shot CLIP.
+        name: of the data set, or ``mean``.
+        measure: see ``PublishedNumber``.
+    """
+    learner, method, variant = key
+    if method == TWO_PROMPTS:
+        base, new = (
+            look_up(experiment, half, name, test)
+            for half, test in (((learner, "plain", variant), "base"), (CLIP, "new"))
+        )
+        if measure in ("base", "new") or not (base and new):
+            return base if measure == "base" else new
+        source = " with ".join(dict.fromkeys((base.source, new.source)))
+        return base._replace(measure=measure, value=harmonic_mean(base.value, new.value), source=source)
+    tables = ("reference",) if method == ZEROSHOT else TABLES.get(experiment, ("1",))
+    wanted = {"dataset": name, "learner": learner, "method": method, "variant": variant, "measure": measure}
+    return next((number for table in tables for number in find(table=table, **wanted)), None)

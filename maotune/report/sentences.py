@@ -5,42 +5,58 @@ from collections.abc import Sequence
 
 from maotune.mao.methods import ZEROSHOT
 from maotune.report.compare import AGAINST, Difference, MaoComparison
-from maotune.report.frame import MEASURES, ExperimentRuns, Scores
+from maotune.report.frame import MEASURES, TWO_PROMPTS, ExperimentRuns, Scores
 from maotune.sweep.manifest import Trial
 
+NOTHING = "–"
+"""An empty cell."""
 MOST = 9
 """Groups of missing trials that are named."""
 
 
-def answer(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> str:
-    """Answer in one sentence on all learners whether MAO helped."""
-    if not comparisons:
+def answer(runs: ExperimentRuns, comparisons: Sequence[MaoComparison], measure: str = "") -> str:
+    """Answer in a sentence on all learners whether MAO helped, by one measure: by default that of the experiment."""
+    measure = measure or runs.scores.measure
+    compared = [each for each in comparisons if each.measure == measure]
+    if not compared:
         return "MAO cannot be judged: no run with it and its counterpart are both finished."
+    judged = [each for each in compared if each.verdict != "void"]
+    void = dict.fromkeys(each.learner for each in compared if each.verdict == "void")
     clauses: dict[str, list[str]] = {}
     for against, name in AGAINST.items():
-        if group := [each for each in comparisons if each.against == against]:
-            clauses.setdefault(_clause(group, MEASURES[runs.scores.measure]), []).append(name)
-    sentence = "; it ".join(f"{clause} against {joined(names)}" for clause, names in clauses.items())
-    absent = [name for against, name in AGAINST.items() if all(each.against != against for each in comparisons)]
-    return f"MAO {sentence}." + (
-        f" There is no finished run to compare it with {joined(absent, 'or')}." if absent else ""
-    )
+        if group := [each for each in judged if each.against == against]:
+            clauses.setdefault(_clause(group, MEASURES[measure]), []).append(name)
+    sentences = []
+    if clauses:
+        sentence = "; it ".join(f"{clause} against {joined(names)}" for clause, names in clauses.items())
+        sentences.append(f"MAO {sentence}.")
+    if void:
+        of = f" with {joined([*void])}" if judged else ""
+        sentences.append(
+            f"Whether MAO helps cannot be told here{of}: plain tuning does not clearly raise base accuracy over "
+            "zero-shot CLIP."
+        )
+    possible = {against: name for against, name in AGAINST.items() if against != TWO_PROMPTS}
+    absent = [name for against, name in possible.items() if all(each.against != against for each in compared)]
+    if absent and measure == runs.scores.measure:
+        sentences.append(f"There is no finished run to compare it with {joined(absent, 'or')}.")
+    return " ".join(sentences)
 
 
 def _clause(group: Sequence[MaoComparison], measure: str) -> str:
     words = {
         "higher": f"raises {measure}",
         "lower": f"lowers {measure}",
-        "unclear": "makes no clear difference",
+        "unclear": f"makes no clear difference in {measure}",
         "unknown": "cannot be judged (too few data sets and seeds)",
     }
-    by_sign = {sign: [each.learner for each in group if each.difference.sign == sign] for sign in words}
-    by_sign = {sign: learners for sign, learners in by_sign.items() if learners}
-    if len(by_sign) > 1:
-        return joined([f"{words[sign]} with {joined(learners)}" for sign, learners in by_sign.items()])
-    sign = next(iter(by_sign))
-    return words[sign] + (
-        "" if len(group) == 1 else " with any learner" if sign == "unclear" else " with every learner"
+    by_verdict = {verdict: [each.learner for each in group if each.verdict == verdict] for verdict in words}
+    by_verdict = {verdict: learners for verdict, learners in by_verdict.items() if learners}
+    if len(by_verdict) > 1:
+        return joined([f"{words[verdict]} with {joined(learners)}" for verdict, learners in by_verdict.items()])
+    verdict = next(iter(by_verdict))
+    return words[verdict] + (
+        "" if len(group) == 1 else " with any learner" if verdict == "unclear" else " with every learner"
     )
 
 
@@ -56,31 +72,37 @@ def subtitle(experiments: Sequence[ExperimentRuns], main: ExperimentRuns | None)
 
 
 def evidence(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> list[str]:
-    """Write a sentence per learner with the figures."""
-    sentences = []
+    """Answer for the halves of H, and write a sentence per learner with the figures."""
+    judged = any(each.verdict not in ("void", "unknown") for each in comparisons)
+    sentences = [answer(runs, comparisons, measure) for measure in runs.scores.measures[1:] if judged]
     for learner in dict.fromkeys(each.learner for each in comparisons):
+        of_learner = [each for each in comparisons if each.learner == learner]
+        tuning = of_learner[0].tuning
         parts: list[str] = []
-        for each in (each for each in comparisons if each.learner == learner):
-            verb = "gains" if each.difference.mean >= 0 else "loses"
-            points = "" if parts else f" points of {MEASURES[runs.scores.measure]}"
-            certainty = _certainty(each.difference)
-            parts.append(
-                f"{verb} {abs(each.difference.mean):.2f}{points} against {AGAINST[each.against]} ({certainty})"
-            )
+        for each in of_learner:
+            if each.measure == runs.scores.measure:
+                verb = "gains" if each.difference.mean >= 0 else "loses"
+                points = "" if parts else f" points of {MEASURES[each.measure]}"
+                amount = f"{verb} {abs(each.difference.mean):.2f}{points} against {AGAINST[each.against]}"
+                chance = "; may be chance" if each.verdict == "unclear" else ""
+                parts.append(f"{amount} ({_certainty(each.difference)}{chance})")
         sentences.append(f"With {learner}, MAO {joined(parts)}.")
+        if tuning is not None:
+            gain = f"{signed(tuning.mean)} points of base accuracy ({_certainty(tuning)})"
+            sentences[-1] += f" Plain tuning over zero-shot CLIP: {gain}."
     return sentences
 
 
 def _certainty(difference: Difference) -> str:
     higher, _, ties = difference.counts
-    count, unit = len(difference.units), "data sets" if len(difference.by_dataset) > 1 else "seeds of one data set"
+    several = len(difference.by_dataset) > 1
+    count, unit = len(difference.units), "data set" if several else "seed"
     if difference.interval is None:
-        few = "a single run" if count == 1 else f"{count} {unit}"
+        few = "a single run" if count == 1 else f"{count} {unit}s" + " of one data set" * (not several)
         return f"{few}: nothing can be said of how sure this is"
     low, high = difference.interval
-    counted = f"better on {higher} of {count} {unit}" + (f", equal on {ties}" if ties else "")
-    chance = "; may be chance" if difference.sign == "unclear" else ""
-    return f"95\u00a0% interval {signed(low)} to {signed(high)}; {counted}{chance}"
+    better = f"better on {higher} of {count} {unit}s" + " of one data set" * (not several)
+    return f"95\u00a0% interval {signed(low)} to {signed(high)}; {better}" + (f", equal on {ties}" if ties else "")
 
 
 def warnings(experiments: Sequence[ExperimentRuns]) -> list[str]:
@@ -146,6 +168,16 @@ def signed(value: float, digits: int = 2) -> str:
     """Write a number with its sign, with a real minus; what rounds to zero has none."""
     text = f"{value:+.{digits}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def between(interval: tuple[float, float] | None) -> str:
+    """Write an interval."""
+    return f"{signed(interval[0])} to {signed(interval[1])}" if interval else NOTHING
+
+
+def probability(p: float | None) -> str:
+    """Write a probability."""
+    return NOTHING if p is None else f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def joined(parts: Sequence[str], last: str = "and") -> str:

@@ -7,23 +7,17 @@ import pandas as pd
 
 from maotune.mao.methods import ZEROSHOT
 from maotune.recipe.suites import SUITES
-from maotune.report.compare import FEWEST, MaoComparison
+from maotune.report.compare import FEWEST, MaoComparison, pair
 from maotune.report.content import ReportTable
-from maotune.report.frame import MEASURES, ExperimentRuns, Key, Scores, short_names
-from maotune.report.published import PublishedNumber, find
-from maotune.report.sentences import signed
+from maotune.report.frame import CONTROLS, MEASURES, TWO_PROMPTS, ExperimentRuns, Key, Scores, short_names
+from maotune.report.published import PublishedNumber, look_up
+from maotune.report.sentences import NOTHING, between, counted, probability, signed
 from maotune.runs.inference import Inference
 
-HEADINGS = {"base": "Base", "new": "New", "h": "H", "average": "Average", "all": "All", "test": "Test", "val": "Val"}
-NOTHING = "–"
-TABLES = {
-    "cross-dataset": ("2",),
-    "cost": ("3",),
-    "ablations": ("4", "8"),
-    "pseudo-labelers": ("5",),
-    "baselines": ("7",),
-}
-"""Tables of the paper with the counterpart of an experiment; Table 1 for all others."""
+HEADINGS = {
+    "base": "Base", "new": "New", "h": "H", "average": "Average", "all": "All", "test": "Test", "val": "Val",
+    "openworld": "OpenworldAUC",
+}  # fmt: skip
 MEAN = "mean"
 COSTS = {
     "parameters": ",.0f", "updates": ",.0f", "images": ",.0f", "seconds": ".1f", "s / epoch": ".2f", "peak MB": ",.0f",
@@ -35,23 +29,26 @@ def differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> R
     """MAO minus its counterparts."""
     rows = []
     for each in comparisons:
-        gap, interval = each.difference, each.difference.interval
-        between = f"{signed(interval[0])} to {signed(interval[1])}" if interval else NOTHING
+        gap = each.difference
         counts = ("/".join(map(str, gap.counts)), str(len(gap.by_dataset)), str(gap.gaps.groupby(level=0).size().max()))
-        rows.append(((each.learner, each.against), (signed(gap.mean), between, *counts)))
+        certain = (between(gap.interval), between(gap.resampled), probability(each.corrected))
+        rows.append(((each.learner, each.against, HEADINGS[each.measure]), (signed(gap.mean), *certain, *counts)))
+    tested = sum(each.corrected is not None for each in comparisons)
     return ReportTable(
         f"{runs.name}-paired",
-        f"MAO minus its counterpart: {MEASURES[runs.scores.measure]} in percentage points, paired over data sets "
-        "and seeds.",
-        ("learner", "MAO against"),
-        ("difference", "95 % interval", "+/−/=", "sets", "seeds"),
+        "MAO minus its counterpart in percentage points, paired over data sets and seeds.",
+        ("learner", "MAO against", "measure"),
+        ("difference", "95 % interval", "resampled", "p", "+/−/=", "sets", "seeds"),
         rows,
         (
-            "Differences are means over the seeds of a data set; interval (Student's t) and counts are over data sets."
+            "One definition for every measure: a run minus its counterpart with the same data set and seed (H is each "
+            "run's own), mean over seeds, then over data sets.",
+            "Interval (Student's t), p and counts are over data sets."
             if any(len(each.difference.by_dataset) > 1 for each in comparisons)
-            else "One data set: interval and counts are over its seeds, and say nothing about other data.",
-            f"+/−/=: on how many MAO is higher, lower, equal. Below {FEWEST} there is no interval. Intervals are not "
-            f"corrected for their number, {len(comparisons)}.",
+            else "One data set: interval, p and counts are over its seeds, and say nothing about other data.",
+            "Resampled: 95 % of the means where data sets, and seeds within them, are drawn anew with replacement. "
+            f"Below {FEWEST} there is no interval. p: of such a difference by chance, corrected by Holm's method for "
+            f"{counted(tested, 'comparison')}; the intervals are not. +/−/=: on how many MAO is higher, lower, equal.",
         ),
     )
 
@@ -61,25 +58,40 @@ def averages(runs: ExperimentRuns) -> ReportTable:
     scores = runs.scores
     keys, cells = scores.compared
     tests = tests_of(scores, next(iter(cells), ""))
-    first: dict[str, float] = {}
+    first: dict[str, Key] = {}
     rows = []
     for key in keys if cells else ():
         average = scores.average(key)
-        mean = average[scores.measure].mean
-        change = mean - first.setdefault(key[0].removesuffix("+dept"), mean)
-        rows.append((labels(scores, key), (*(str(average[test]) for test in tests), signed(change) if change else "")))
+        change = pair(scores, key, first.setdefault(key[0].removesuffix("+dept"), key), scores.measure)
+        moved = signed(change.mean) if change and key not in first.values() else ""
+        rows.append((labels(scores, key), (*(str(average[test]) for test in tests), moved)))
     seeds = sorted({seed for of_set in cells.values() for seed in of_set})
     spread = (
-        f"Seeds: {', '.join(map(str, seeds))}." if len(seeds) > 1 else f"One seed ({seeds[0]}): no spread is known."
+        f"Seeds: {', '.join(map(str, seeds))}."
+        if len(seeds) > 1
+        else f"One seed ({next(iter(seeds), '')}): no spread is known."
     )
     return ReportTable(
         f"{runs.name}-averages",
         f"Accuracy in percent, {over(scores)}.",
         label_headings(scores),
-        (*(HEADINGS.get(test, test) for test in tests), f"Δ {HEADINGS[scores.measure]}"),
+        (*(HEADINGS.get(test, test) for test in tests), f"Δ {HEADINGS.get(scores.measure, '')}"),
         rows,
-        (f"Δ: change of {MEASURES[scores.measure]} from the learner's first row. {spread}",),
+        (
+            f"Δ: paired difference of {MEASURES.get(scores.measure)} from the learner's first row. {spread}",
+            *controls_in_words(scores),
+        ),
         mark_best=len(tests),
+    )
+
+
+def controls_in_words(scores: Scores) -> list[str]:
+    """Say what the control rows are."""
+    methods = {method for _, method, _ in scores.keys}
+    return (
+        [" ".join(f"{name}: {text}." for name, text in CONTROLS.items() if name in methods)]
+        if methods & {*CONTROLS}
+        else []
     )
 
 
@@ -110,6 +122,39 @@ def results(runs: ExperimentRuns) -> ReportTable:
         rows,
         notes,
         [names[name] for name, _ in columns],
+        mark_best=len(columns),
+    )
+
+
+def other_measures(runs: ExperimentRuns) -> ReportTable:
+    """Averages of the same predictions by other measures."""
+    columns = [
+        (name, test)
+        for name, scores in runs.rescored.items()
+        for test in tests_of(scores, next(iter(scores.compared[1]), ""))
+    ]
+    averages = {
+        (name, key): scores.average(key) for name, scores in runs.rescored.items() for key in scores.compared[0]
+    }
+    keys = [key for key in runs.scores.keys if any((name, key) in averages for name in runs.rescored)]
+    return ReportTable(
+        f"{runs.name}-other-measures",
+        f"The same predictions by other measures, in percent, {over(runs.scores)}.",
+        label_headings(runs.scores),
+        [HEADINGS[test] for _, test in columns],
+        [
+            (
+                labels(runs.scores, key),
+                [str(averages.get((name, key), {}).get(test, NOTHING)) for name, test in columns],
+            )
+            for key in keys
+        ],
+        (
+            "Mean over classes: each class counts alike. All classes in one list: base and new classes are scored "
+            "together, each half with the scores that its own prompts give it. OpenworldAUC: share of pairs of a base "
+            "and a new image where both are right among their own half and the base image is the more base-like.",
+        ),
+        [name for name, _ in columns],
         mark_best=len(columns),
     )
 
@@ -149,7 +194,7 @@ def stages(runs: ExperimentRuns) -> ReportTable:
 def cost(runs: ExperimentRuns) -> ReportTable:
     """Cost of each method, as in the paper's Table 3; inference speed where it was measured."""
     scores = runs.scores
-    tuned = [key for key in scores.compared[0] if key[1] != ZEROSHOT]
+    tuned = [key for key in scores.compared[0] if key[1] not in (ZEROSHOT, *CONTROLS)]
     speeds = {key: _images_per_second(runs, key) for key in tuned}
     rows = []
     for key in tuned:
@@ -188,7 +233,7 @@ def published(runs: ExperimentRuns) -> ReportTable:
             spreads[MEAN] = scores.average(key)
         for name, test in [(name, test) for name, tests in spreads.items() for test in tests]:
             ours, printed = spreads[name][test], _printed(runs, key, name, test)
-            if printed:
+            if printed and (key[1] != TWO_PROMPTS or test == "h"):  # each half is in another row
                 gap = ours.mean - printed.value
                 within = "unknown" if ours.std is None else "yes" if abs(gap) <= ours.std else "no"
                 cells = (str(ours), f"{printed.value:.2f}", signed(gap), within)
@@ -212,14 +257,7 @@ def _printed(runs: ExperimentRuns, key: Key, name: str, test: str) -> PublishedN
         name, test = MEAN if test == "average" else test, "accuracy"
         if runs.scores.datasets != ["imagenet"]:
             return None
-    return _find(runs, key, name, test)
-
-
-def _find(runs: ExperimentRuns, key: Key, name: str, measure: str) -> PublishedNumber | None:
-    learner, method, variant = key
-    tables = ("reference",) if method == ZEROSHOT else TABLES.get(runs.name, ("1",))
-    wanted = {"dataset": name, "learner": learner, "method": method, "variant": variant, "measure": measure}
-    return next((number for table in tables for number in find(table=table, **wanted)), None)
+    return look_up(runs.name, key, name, test)
 
 
 def orientation(runs: ExperimentRuns) -> ReportTable:
@@ -228,7 +266,7 @@ def orientation(runs: ExperimentRuns) -> ReportTable:
     tests = {"average": ["average"], "h": ["base", "new", "h"]}.get(scores.measure, [])
     rows = []
     for key in scores.compared[0] if scores.compared[1] else ():
-        numbers = [_find(runs, key, MEAN, "accuracy" if test == "average" else test) for test in tests]
+        numbers = [look_up(runs.name, key, MEAN, "accuracy" if test == "average" else test) for test in tests]
         if any(numbers):
             ours = [f"{scores.average(key)[test].mean:.2f}" for test in tests]
             theirs = [f"{number.value:.2f}" if number else NOTHING for number in numbers]

@@ -1,10 +1,14 @@
 """Paired differences against figures worked out by hand."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from maotune.report.compare import Difference, pair
+from maotune.report.compare import Difference, compare_mao, holm, pair
+from maotune.report.frame import CLIP, ExperimentRuns
 from tests.report.test_frame import MAO, PLAIN, grid, result, scores_of
+from tests.report.test_sentences import run
 
 
 def of(**by_set: list[float]) -> Difference:
@@ -62,3 +66,78 @@ def test_across_data_sets_the_pairs_are_the_targets() -> None:
     difference = pair(scores, MAO, PLAIN, "average")
     assert difference is not None
     assert difference.by_dataset == {"b": 2, "c": 3}, "neither the source nor the average is a target"
+
+
+def test_p_is_that_of_the_same_t() -> None:
+    difference = of(a=[0.0, 2.0], b=[2.0, 2.0], c=[3.0, 3.0])
+    assert difference.p == pytest.approx(0.0741799, abs=1e-6), "t = 2 sqrt(3) with 2 degrees of freedom"
+    assert of(a=[1.0], b=[1.0], c=[1.0]).p == 0
+    assert of(a=[0.0], b=[0.0], c=[0.0]).p == 1
+    assert of(a=[5.0], b=[5.0]).p is None
+
+
+def test_the_resampled_interval_knows_the_spread_of_sets_and_of_seeds() -> None:
+    sets_alone = of(a=[0.0, 0.0], b=[2.0, 2.0], c=[4.0, 4.0])
+    assert sets_alone.resampled == pytest.approx((0.0, 4.0), abs=0.7), "3 of 27 draws are all the same set"
+    both = of(a=[-6.0, 6.0], b=[-4.0, 8.0], c=[-2.0, 10.0])
+    assert both.by_dataset == sets_alone.by_dataset
+    assert both.interval == sets_alone.interval
+    assert sets_alone.resampled is not None
+    assert both.resampled is not None
+    assert both.resampled[1] - both.resampled[0] > 1.5 * (sets_alone.resampled[1] - sets_alone.resampled[0])
+    assert both.resampled == of(a=[-6.0, 6.0], b=[-4.0, 8.0], c=[-2.0, 10.0]).resampled, "the same again"
+    of_seeds = of(a=[1.0, 2.0, 3.0]).resampled
+    assert of_seeds is not None
+    assert 1 <= of_seeds[0] < 2 < of_seeds[1] <= 3
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, None, 0.03, 0.005]) == [pytest.approx(0.03), 0.06, None, 0.06, pytest.approx(0.02)]
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_mao_is_compared_by_base_new_and_h_with_one_definition() -> None:
+    """H of 80 and 20 is 32, of 40 and 60 is 48: their mean is 40, that of the means (60, 40) would be 48."""
+    scores = (
+        {"mao": (50.0, 50.0, 50.0), "plain": (80.0, 20.0, 32.0)},
+        {"mao": (50.0, 50.0, 50.0), "plain": (40.0, 60.0, 48.0)},
+    )
+    runs = [
+        replace(one, result=replace(one.result, scores=dict(zip(("base", "new", "h"), values, strict=True))))
+        for name, by_method in zip("ab", scores, strict=True)
+        for method, values in by_method.items()
+        for one in [run(name, method, 0.0)]
+    ]
+    found = {
+        (each.against, each.measure): each.difference.mean for each in compare_mao(ExperimentRuns("base-to-new", runs))
+    }
+    assert found["plain", "h"] == 10
+    assert (found["plain", "base"], found["plain", "new"]) == (-10, 10)
+    assert found["two-prompts", "h"] == pytest.approx(50 - (2 * 80 * 50 / 130 + 2 * 40 * 50 / 90) / 2)
+    assert {measure for against, measure in found if against == "two-prompts"} == {"h"}
+
+
+def test_the_verdict_is_after_the_correction() -> None:
+    """Alone the difference is clear (p = 0.02); among the other comparisons it is not."""
+    gaps = (1.0, 2.5, 4.0, 1.5)
+    runs = [run(name, "plain", 60.0 + n) for n, name in enumerate("abcd")]
+    runs += [run(name, "mao", 60.0 + n + gap) for n, (name, gap) in enumerate(zip("abcd", gaps, strict=True))]
+    found = [each for each in compare_mao(ExperimentRuns("base-to-new", runs)) if each.against == "plain"]
+    assert [each.measure for each in found] == ["h", "base", "new"]
+    for each in found:
+        assert each.difference.sign == "higher"
+        assert each.verdict == "unclear"
+        assert each.corrected is not None
+        assert each.corrected > 0.05
+
+
+def test_there_is_no_verdict_where_plain_tuning_does_not_gain() -> None:
+    runs = [run(name, "plain", 50.0 + gain) for name, gain in zip("abc", (-1.0, 1.0, 0.5), strict=True)]
+    runs += [run(name, "mao", 80.0 + n) for n, name in enumerate("abc")]
+    assert {each.verdict for each in compare_mao(ExperimentRuns("base-to-new", runs))} == {"void"}
+
+
+def test_a_row_that_is_not_there_is_not_compared() -> None:
+    scores = grid(plain={"a": {1: (1, 1)}})
+    assert pair(scores, MAO, CLIP, "h") is None

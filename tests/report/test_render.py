@@ -18,7 +18,7 @@ def test_the_terminal_shows_the_answer_and_the_averages(hostile: Reported) -> No
     Console(file=file, width=110, no_color=True).print(terminal(hostile.report))
     shown = " ".join(file.getvalue().split())
     assert hostile.report.answer in shown
-    assert "coop plain +" in shown, "the table of differences"
+    assert "coop plain H +" in shown, "the table of differences"
     assert "kgcoop step-matched" in shown, "the table of averages"
     assert "<b>no</b> luck" in shown
     assert max(map(len, file.getvalue().splitlines())) <= 110

@@ -40,37 +40,60 @@ def answer(of: ExperimentRuns) -> str:
 
 
 def test_a_loss_is_called_a_loss() -> None:
-    of = study(mao=48.0, plain=40.0, step_matched=47.0)
-    assert (
-        answer(of)
-        == "MAO raises H against plain tuning and the step-matched control; it lowers H against zero-shot CLIP."
+    of = study(mao=68.0, plain=60.0, step_matched=70.0)
+    assert answer(of) == (
+        "MAO raises H against plain tuning, zero-shot CLIP and two prompts without MAO; it lowers H against the "
+        "step-matched control."
     )
-    sentence = sentences.evidence(of, compare_mao(of))[0]
+    base, new, sentence = sentences.evidence(of, compare_mao(of))
+    for half, name in ((base, "base"), (new, "new")):
+        assert half == (
+            f"MAO raises {name} accuracy against plain tuning and zero-shot CLIP; it lowers {name} accuracy against "
+            "the step-matched control."
+        )
     assert sentence.startswith(
         "With coop, MAO gains 8.15 points of H against plain tuning (95\N{NO-BREAK SPACE}% interval +7.94 to +8.36;"
     )
-    assert "better on 4 of 4 data sets), gains 1.15 against the step-matched control" in sentence
-    assert "and loses 1.85 against zero-shot CLIP" in sentence
-    assert "better on 0 of 4 data sets)." in sentence
+    assert "better on 4 of 4 data sets), loses 1.85 against the step-matched control" in sentence
+    assert "better on 0 of 4 data sets), gains 18.15 against zero-shot CLIP" in sentence
+    assert "Plain tuning over zero-shot CLIP: +10.00 points of base accuracy (" in sentence
 
 
 def test_what_is_around_zero_may_be_chance() -> None:
     of = study(mao=49.85)
     assert answer(of).startswith(
-        "MAO makes no clear difference against zero-shot CLIP. There is no finished run to compare"
+        "MAO makes no clear difference in H against zero-shot CLIP. There is no finished run to compare"
     )
     assert "plain tuning or the step-matched control." in answer(of)
-    assert "gains 0.00 points" in sentences.evidence(of, compare_mao(of))[0]
-    assert "may be chance" in sentences.evidence(of, compare_mao(of))[0]
+    sentence = sentences.evidence(of, compare_mao(of))[-1]
+    assert "gains 0.00 points" in sentence
+    assert "may be chance" in sentence
+
+
+def test_without_a_gain_of_plain_tuning_there_is_no_verdict() -> None:
+    of = study(mao=80.0, plain=50.0)
+    assert answer(of) == (
+        "Whether MAO helps cannot be told here: plain tuning does not clearly raise base accuracy over zero-shot CLIP. "
+        "There is no finished run to compare it with the step-matched control."
+    )
+    (sentence,) = sentences.evidence(of, compare_mao(of))
+    assert "gains 30.15 points of H against plain tuning" in sentence, "the numbers are said all the same"
+    runs = [*of.finished, *(run(name, "plain", 60.0, "vpt") for name in SETS)]
+    runs += [run(name, "mao", 70.0 + 0.1 * n, "vpt") for n, name in enumerate(SETS)]
+    said = answer(ExperimentRuns("base-to-new", runs))
+    assert said.startswith("MAO raises H against plain tuning, zero-shot CLIP and two prompts without MAO. Whether")
+    assert "cannot be told here with coop: plain tuning" in said
 
 
 @pytest.mark.parametrize("sets", [("a",), ("a", "b")])
 def test_few_pairs_say_nothing(sets: tuple[str, ...]) -> None:
     of = study(sets, mao=90.0, plain=10.0)
-    assert "MAO cannot be judged (too few data sets and seeds) against plain tuning and zero-shot CLIP." in answer(of)
+    assert answer(of).startswith(
+        "MAO cannot be judged (too few data sets and seeds) against plain tuning, zero-shot CLIP and two prompts"
+    )
     assert "nothing can be said of how sure this is" in sentences.evidence(of, compare_mao(of))[0]
     table = tables.differences(of, compare_mao(of))
-    assert [cells[1] for _, cells in table.rows] == ["–", "–"]
+    assert {cell for _, cells in table.rows for cell in cells[1:4]} == {"–"}
 
 
 def test_learners_that_disagree_are_named() -> None:
@@ -79,7 +102,7 @@ def test_learners_that_disagree_are_named() -> None:
     runs += [run(name, "plain", 55.0, "vpt") for name in SETS]
     of = ExperimentRuns("base-to-new", runs)
     assert answer(of).startswith(
-        "MAO raises H with coop and lowers H with vpt against plain tuning and zero-shot CLIP."
+        "MAO raises H with coop and lowers H with vpt against plain tuning, zero-shot CLIP and two prompts without MAO."
     )
 
 
