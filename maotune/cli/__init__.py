@@ -39,7 +39,7 @@ SEVERAL = {
 
 
 INTERRUPTED = 130
-"""Exit code that typer returns after Ctrl-C."""
+"""Exit code after Ctrl-C, as of shells."""
 
 
 def join_values(arguments: list[str]) -> list[str]:
@@ -84,7 +84,7 @@ def call(arguments: list[str]) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _failed(_stopped(arguments), 1, as_json)
+        return _failed(_stopped(arguments), INTERRUPTED, as_json)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of click, of which typer may vendor its own copy
             error.show()  # type: ignore[attr-defined]
@@ -116,5 +116,5 @@ def _failed(message: str, code: int, as_json: bool, shown: bool = False) -> int:
 
 
 def main() -> None:
-    """The ``maotune`` command: exit code 0, 1 for a failure, 2 for a usage error."""
+    """The ``maotune`` command: exit code 0, 1 for a failure, 2 for a usage error, 130 after Ctrl-C."""
     sys.exit(call(sys.argv[1:]))

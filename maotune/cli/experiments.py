@@ -83,6 +83,7 @@ def run(
     from maotune.recipe.load import SHORT, parse_override
     from maotune.recipe.schema import choose
     from maotune.recipe.suites import find_suite
+    from maotune.runs.result import is_finished
     from maotune.sweep.engine import run_trials
     from maotune.sweep.inference import measure
     from maotune.sweep.manifest import Sweep
@@ -127,25 +128,26 @@ def run(
     if dry_run:
         _show_plan(trials, target, suite_settings, overrides, jobs, as_json)
         return
-    Sweep.plan(target, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
-    missing = list(dict.fromkeys(trial.folder for trial in trials if trial.result() is None))
+    sweep = Sweep.plan(target, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
+    usable = [trial for trial in trials if trial.folder not in sweep.refused]
+    missing = list(dict.fromkeys(trial.folder for trial in usable if not is_finished(trial.folder)))
     say(f"{len(trials)} trials in {target}, {len(missing)} of them to run")
     for sentence in settings_in_words(trials, suite_settings, overrides):
         say(sentence)
-    failed: dict[Path, str] = {}
+    failed = {trial.folder: sweep.refused[trial.folder] for trial in trials if trial not in usable}
     if missing:
-        with _engine(engine, target, jobs, address, ask or (), trials) as runner:
-            to_watch = [trial for trial in trials if trial.folder in {*missing}]
-            with watching(to_watch, runner.jobs) as listen:
-                failed = run_trials(runner, missing, listen).failed
-    finished = {trial.folder: result for trial in trials if (result := trial.result()) is not None}
+        to_watch = [trial for trial in trials if trial.folder in {*missing}]
+        with (
+            _engine(engine, target, jobs, address, ask or (), trials) as runner,
+            watching(to_watch, runner.jobs) as listen,
+        ):
+            failed |= run_trials(runner, missing, listen).failed
+    finished, failed = _read_results(usable, failed)
     if chosen.inference:
         measure(trial for trial in trials if trial.folder in finished)
     _show_results(trials, finished, failed, as_json)
     if failed:
-        say(f"{len(failed)} of {len(missing)} trials failed; the same command tries them again:")
-        for path, reason in failed.items():
-            say(f"  {path / 'error.txt'}: {reason}")
+        _say_failed(failed, len(trials))
         raise typer.Exit(1)
     say(f"All about it: maotune report {shlex.quote(str(target))}")
 
@@ -199,10 +201,18 @@ def _seeds(values: str) -> list[int]:
 
 def _trials(planned: "Iterable[PlannedRun]", folder: Path, experiment: str) -> "list[Trial]":
     """Return the trials of planned runs, in the folders that hold them already where there are such."""
+    from maotune.recipe import Recipe
     from maotune.runs.folder import find_run_folder
     from maotune.sweep.manifest import Trial
+    from maotune.train.session import CheckpointError
 
-    return [Trial(find_run_folder(folder, run.recipe), experiment, run.variant, run.recipe) for run in planned]
+    def folder_of(recipe: Recipe) -> Path:
+        try:
+            return find_run_folder(folder, recipe)
+        except CheckpointError:
+            return folder / recipe.slug  # what is there is refused, and the other trials go on
+
+    return [Trial(folder_of(run.recipe), experiment, run.variant, run.recipe) for run in planned]
 
 
 def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:
@@ -264,6 +274,26 @@ def _show_plan(
 
     document = status_document(StatusReader(trials).read(), folder, ())
     print_json({**document, "settings": {"given": overrides, "suite": suite_settings}})
+
+
+def _say_failed(failed: dict[Path, str], count: int) -> None:
+    say(f"{len(failed)} of {count} trials failed; the same command tries them again:")
+    for path, reason in failed.items():
+        say(f"  {path / 'error.txt'}: {reason}")
+
+
+def _read_results(trials: "Sequence[Trial]", failed: dict[Path, str]) -> "tuple[dict[Path, Result], dict[Path, str]]":
+    """Return the results of finished trials, and the failed ones with those whose results cannot be read."""
+    from maotune.train.session import CheckpointError
+
+    finished, unreadable = {}, {}
+    for trial in trials:
+        try:
+            if (result := trial.result()) is not None:
+                finished[trial.folder] = result
+        except CheckpointError as error:
+            unreadable[trial.folder] = str(error)
+    return finished, failed | unreadable
 
 
 def _show_results(

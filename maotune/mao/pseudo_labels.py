@@ -1,6 +1,5 @@
 """Labels for unlabelled images of new classes: the top-1 predictions of a model (paper, Eq. 7)."""
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maotune.contract import AbstractLearner, Batch
-from maotune.files import write_atomic
+from maotune.files import read_json, write_json
 
 PSEUDO_LABELS = "pseudo_labels.json"
 """File of a run's folder that holds its pseudo-labels."""
@@ -38,7 +37,7 @@ class PseudoLabels:
             "labels": self.labels.tolist(),
             "confidence": self.confidence.tolist(),
         }
-        write_atomic(path, json.dumps(content, separators=(",", ":")) + "\n")
+        write_json(path, content, indent=None)
 
     @classmethod
     def load(cls, path: Path) -> "PseudoLabels":
@@ -48,7 +47,7 @@ class PseudoLabels:
             ValueError: the file is damaged.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             labels = torch.tensor(content["labels"], dtype=torch.int64)
             confidence = torch.tensor(content["confidence"], dtype=torch.float32)
             return cls(labels, confidence, tuple(content["classes"]), tuple(content["images"]))

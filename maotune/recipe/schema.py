@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from maotune.contract import AbstractLearner
 from maotune.data.sets.catalog import names
+from maotune.files import CHECKSUM
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.mao.methods import METHODS
@@ -126,6 +127,12 @@ class Recipe(Settings):
     """Zero-shot prompts: ``dataset`` (its own), ``ensemble`` (60 of them), or one with ``{}`` for the class name."""
     seed: int = Field(default=1, ge=0)
     """Seed of the few-shot draw, the initial prompts, the order of images and the crops."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_checksum(cls, tree: Any) -> Any:
+        """Take the ``recipe.json`` of a run as it is."""
+        return {key: value for key, value in tree.items() if key != CHECKSUM} if isinstance(tree, dict) else tree
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":

@@ -18,6 +18,7 @@ from maotune.runs.result import Result
 from maotune.sweep.manifest import MANIFEST, Sweep, Trial
 from maotune.sweep.trial import failure_reason
 from maotune.train.evaluate import harmonic_mean
+from maotune.train.session import CheckpointError
 
 MEASURES = {
     "h": "H",
@@ -272,15 +273,25 @@ def read_sweeps(folder: Path) -> list[Sweep]:
 
 def read_experiments(*sweeps: Sweep) -> list[ExperimentRuns]:
     """Read the runs of sweeps, experiment by experiment."""
-    read, reason = functools.cache(Result.find), functools.cache(failure_reason)
+    reasons: dict[Path, str | None] = {}
+
+    @functools.cache
+    def read(folder: Path) -> Result | None:
+        try:
+            result = Result.find(folder)
+            reasons[folder] = failure_reason(folder) if result is None else None
+        except CheckpointError as error:
+            reasons[folder], result = str(error), None
+        return result
+
     every = [trial for sweep in sweeps for trial in sweep.trials]
     experiments = []
     for name in dict.fromkeys(trial.experiment for trial in every):
         trials = [trial for trial in every if trial.experiment == name]
         finished = [FinishedTrial(trial, result) for trial in trials if (result := read(trial.folder))]
         others = [trial for trial in trials if not read(trial.folder)]
-        missing = [trial for trial in others if not reason(trial.folder)]
-        failed = [(trial, text) for trial in others if (text := reason(trial.folder))]
+        missing = [trial for trial in others if not reasons[trial.folder]]
+        failed = [(trial, text) for trial in others if (text := reasons[trial.folder])]
         experiments.append(ExperimentRuns(name, finished, missing, failed))
     return experiments
 

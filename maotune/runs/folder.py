@@ -1,18 +1,27 @@
 """Folders of runs: a folder holds the run whose recipe it has recorded, whatever its name."""
 
 import itertools
-import json
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from maotune.data.sets.catalog import names
+from maotune.files import DamagedFile, LockTaken, lock, read_json
 from maotune.recipe.schema import OWN_TEXT, Recipe
 from maotune.runs.build import build_splits
-from maotune.runs.result import RESULT, Result
+from maotune.runs.result import RESULT, Result, is_finished
 from maotune.train.session import CHECKPOINT, CheckpointError, read_metadata
 
+log = logging.getLogger(__name__)
+
 RECIPE = "recipe.json"
-"""File of a trial's folder that says what it shall run."""
+"""File of a run's folder that says what is run there."""
+LOCK = "lock"
+"""Lock file, held by the process that runs what is in the folder."""
+LOCK_TIMEOUT = 1.0
+"""Seconds to wait for the lock: its holder may be about to end, or only be checking the lock."""
 
 
 def find_run_folder(parent: Path, recipe: Recipe) -> Path:
@@ -52,7 +61,7 @@ def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
     Raises:
         CheckpointError: the images, their labels or the class names are not those of the run any more.
     """
-    result = Result.find(folder)
+    result = Result.find(folder) if is_finished(folder) else None
     if result is None:
         return None
     data, recorded = recipe.data, Recipe.from_record(result.recipe).data
@@ -72,19 +81,39 @@ def recorded_recipe(folder: Path) -> Recipe | None:
     Raises:
         CheckpointError: the record is damaged, or of a version of maotune with other settings.
     """
-    for path in (folder / RECIPE, folder / RESULT):
-        if path.exists():
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+    for path in (folder / RECIPE, folder / RESULT, folder / f"{CHECKPOINT}.safetensors"):
+        try:
+            if path.suffix == ".json":
+                content = read_json(path)
                 return Recipe.from_record(content["recipe"] if path.name == RESULT else content)
-            except (KeyError, TypeError, ValueError) as error:
-                raise CheckpointError(
-                    f"{path} was not written by this version of maotune ({error}): choose another folder, or delete it"
-                ) from error
-    checkpoint = folder / f"{CHECKPOINT}.safetensors"
-    if checkpoint.exists():
-        return Recipe.from_record(read_metadata(checkpoint)["recipe"])
+            return Recipe.from_record(read_metadata(path)["recipe"]) if path.exists() else None
+        except FileNotFoundError:
+            pass
+        except DamagedFile as error:
+            log.warning("%s: the next record of the run counts", error)
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} was not written by this version of maotune ({error}): choose another folder, or delete it"
+            ) from error
     return None
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other processes from running anything in ``folder``, which is created where it is missing.
+
+    Raises:
+        CheckpointError: another process does; the message says which.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(folder / LOCK, LOCK_TIMEOUT))
+        except LockTaken as error:
+            raise CheckpointError(f"{error}: wait until it has ended, or choose another folder") from error
+        yield
 
 
 def same_run(requested: Recipe, recorded: Recipe) -> bool:

@@ -1,6 +1,5 @@
 """Inference speed of tuned prompts (paper, Table 3): images per second, beside the frozen image tower alone."""
 
-import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Batch, Support
 from maotune.data.images.views import TestView
 from maotune.data.sets.dataset import Sample
-from maotune.files import write_atomic
+from maotune.files import read_json, write_json
 from maotune.train.evaluate import evaluate
 
 INFERENCE = "inference.json"
@@ -35,13 +34,15 @@ class Inference:
 
     def save(self, folder: Path) -> None:
         """Write ``inference.json`` atomically."""
-        write_atomic(folder / INFERENCE, json.dumps(asdict(self), indent=1) + "\n")
+        write_json(folder / INFERENCE, asdict(self))
 
     @classmethod
     def find(cls, folder: Path) -> "Inference | None":
-        """Read ``inference.json`` of ``folder``; None where nothing was measured."""
-        path = folder / INFERENCE
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        """Read ``inference.json`` of ``folder``; None where nothing was measured, or the file cannot be used."""
+        try:
+            return cls(**read_json(folder / INFERENCE))
+        except (FileNotFoundError, TypeError, ValueError):  # it is measured again
+            return None
 
 
 def measure_inference(

@@ -1,6 +1,6 @@
 """Per-image predictions of each stage, kept beside the result of a run."""
 
-import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from maotune.files import write_atomic
+from maotune.files import read_json, write_json
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.protocols.protocol import Splits
 from maotune.train.evaluate import Evaluation
+
+log = logging.getLogger(__name__)
 
 SCORING = "scoring.json"
 """File of a run's folder that holds its predictions."""
@@ -71,13 +73,18 @@ class Scoring:
 
     def save(self, folder: Path) -> None:
         """Write ``scoring.json`` atomically."""
-        write_atomic(folder / SCORING, json.dumps(asdict(self), separators=(",", ":")) + "\n")
+        write_json(folder / SCORING, asdict(self), indent=None)
 
     @classmethod
     def find(cls, folder: Path) -> "Scoring | None":
-        """Read ``scoring.json`` of ``folder``; None where there is none."""
-        path = folder / SCORING
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        """Read ``scoring.json`` of ``folder``; None where there is none that can be used."""
+        try:
+            return cls(**read_json(folder / SCORING))
+        except FileNotFoundError:
+            return None
+        except (TypeError, ValueError) as error:
+            log.warning("the predictions in %s are left out: %s", folder, error)
+            return None
 
 
 def _pseudo_labels(splits: Splits, pseudo_labels: PseudoLabels | None) -> dict[str, Any] | None:

@@ -1,12 +1,14 @@
 """The result of a run, and its file."""
 
-import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maotune.files import write_atomic
+from maotune.files import DamagedFile, read_json, write_json
 from maotune.train.session import CheckpointError
+
+log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 """File of a run's folder that holds its result."""
@@ -50,17 +52,35 @@ class Result:
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` atomically."""
-        write_atomic(folder / RESULT, json.dumps(asdict(self), indent=1) + "\n")
+        write_json(folder / RESULT, asdict(self))
 
     @classmethod
     def find(cls, folder: Path) -> "Result | None":
-        """Read ``result.json`` of ``folder``; None where no run has been finished there."""
+        """Read ``result.json`` of ``folder``; None where no run has been finished there.
+
+        Raises:
+            CheckpointError: it is damaged, or of a version of maotune with other results.
+        """
         path = folder / RESULT
-        if not path.exists():
-            return None
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return cls(**read_json(path))
+        except FileNotFoundError:
+            return None
         except (TypeError, ValueError) as error:
+            reason = error.reason if isinstance(error, DamagedFile) else error
             raise CheckpointError(
-                f"{path} was not written by this version of maotune ({error}): choose another folder, or delete it"
+                f"{path} is damaged or was not written by this version of maotune ({reason}): choose another folder, "
+                "or delete it, and the run is scored again when it is resumed"
             ) from error
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has been finished in ``folder``; one whose result is damaged must be scored again."""
+    try:
+        read_json(folder / RESULT)
+    except FileNotFoundError:
+        return False
+    except DamagedFile as error:
+        log.warning("%s: the run is scored again", error)
+        return False
+    return True

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
 from maotune.runs.estimate import estimate, uses_pool
 from maotune.runs.events import Callback, RunPlan
-from maotune.runs.folder import identity
+from maotune.runs.folder import hold, identity
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
 from maotune.runs.provenance import environment
@@ -57,20 +58,24 @@ def tune_recipe(
     folder: str | Path | None = None,
     *,
     resume: bool = False,
+    locked: bool = False,
     clip: FrozenCLIP | None = None,
     callback: Callback | None = None,
     estimates: bool = True,
 ) -> Run:
-    """``maotune.tune`` for a recipe that has been read already; ``estimates`` as in ``tune_and_score``."""
-    clip = clip or build_clip(recipe.clip)
+    """``maotune.tune`` for a recipe that has been read already.
+
+    ``locked``: the caller holds the lock of the folder; ``estimates``: as in ``tune_and_score``.
+    """
     path = Path(folder) if folder is not None else None
-    outcome = tune_and_score(recipe, path, clip=clip, resume=resume, callback=callback, estimates=estimates)
-    run = Run(outcome.recipe, clip, outcome.prompts, outcome.result)
-    if path is not None:
-        path.mkdir(parents=True, exist_ok=True)
-        run.save(path / PROMPTS)
-        outcome.scoring.save(path)
-        outcome.result.save(path)  # the last: where it is, all is
+    with hold(path) if path is not None and not locked else nullcontext():
+        clip = clip or build_clip(recipe.clip)
+        outcome = tune_and_score(recipe, path, clip=clip, resume=resume, callback=callback, estimates=estimates)
+        run = Run(outcome.recipe, clip, outcome.prompts, outcome.result)
+        if path is not None:
+            run.save(path / PROMPTS)
+            outcome.scoring.save(path)
+            outcome.result.save(path)  # the last: where it is, all is
     return run
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maotune.files import is_locked
-from maotune.runs.result import RESULT
-from maotune.sweep.trial import LOCK, LOG, ExitStatus, checkpoint_time, failure_reason, record_failure
+from maotune.runs.folder import LOCK
+from maotune.runs.result import is_finished
+from maotune.sweep.trial import LOG, ExitStatus, checkpoint_time, failure_reason, record_failure
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _start(engine: Engine, progress: SweepProgress, marks: dict[Path, int]) -> N
     started: list[Path] = []
     while progress.waiting and len(started) < room:
         folder = progress.waiting.popleft()
-        if (folder / RESULT).exists():  # another sweep has finished it
+        if is_finished(folder):  # another sweep has finished it
             progress.finished.append(folder)
             continue
         marks[folder] = checkpoint_time(folder)
@@ -142,7 +143,7 @@ def _handle_exit(progress: SweepProgress, ended: TrialExit, deaths: dict[Path, i
     """Decide what happens to a trial whose process has ended."""
     folder, status, reason = ended
     progress.running.discard(folder)
-    if (folder / RESULT).exists():
+    if is_finished(folder):
         progress.finished.append(folder)
     elif status is ExitStatus.FOLDER_MISSING:
         raise SweepError(
@@ -175,7 +176,7 @@ def _check_foreign_trials(progress: SweepProgress) -> None:
             continue
         progress.foreign.discard(folder)
         reason = failure_reason(folder)
-        if (folder / RESULT).exists():
+        if is_finished(folder):
             progress.finished.append(folder)
         elif reason is not None:
             progress.failed[folder] = reason

@@ -1,17 +1,19 @@
 """Sweeps on disk: a manifest, and a folder per trial."""
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from maotune.files import LockTaken, lock, write_atomic
+from maotune.files import DamagedFile, LockTaken, lock, read_json, remove_leftovers, write_json
 from maotune.recipe import Recipe
 from maotune.runs.folder import RECIPE
 from maotune.runs.predictions import Scoring
 from maotune.runs.result import RESULT, Result
 from maotune.train.session import CheckpointError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "sweep.json"
 PLANNING = "lock"
@@ -50,6 +52,8 @@ class Sweep:
     folder: Path
     trials: Sequence[Trial]
     commands: Sequence[str] = ()
+    refused: Mapping[Path, str] = field(default_factory=dict)
+    """Folders that hold something else than their trial, so that it cannot be run there, and what they hold."""
 
     @classmethod
     def read(cls, folder: Path) -> "Sweep":
@@ -68,7 +72,7 @@ class Sweep:
                 )
             return cls(folder, trials)
         try:
-            tree = json.loads(manifest.read_text(encoding="utf-8"))
+            tree = read_json(manifest)
             trials = tuple(
                 Trial(
                     folder / entry["name"], entry["experiment"], entry["variant"], Recipe.from_record(entry["recipe"])
@@ -78,7 +82,8 @@ class Sweep:
             return cls(folder, trials, tuple(tree["commands"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{manifest} was not written by this version of maotune ({error}): choose another folder, or move it"
+                f"{manifest} was not written by this version of maotune ({error}): choose another folder; or move it, "
+                "and the same commands plan their trials again and keep what is finished"
             ) from error
 
     @classmethod
@@ -88,19 +93,17 @@ class Sweep:
         The manifest is written last: where it names a trial, the trial's folder and recipe are there.
 
         Raises:
-            CheckpointError: a trial's folder holds another run, or the manifest cannot be read.
+            CheckpointError: the folders of all trials hold other runs, or the manifest cannot be read.
         """
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with lock(folder / PLANNING, patience=60):
                 before = cls.read(folder) if (folder / MANIFEST).exists() else cls(folder, ())
-                sweep = before.extended(trials, command)
-                sweep.save()
+                return before.extended(trials, command).save()
         except LockTaken as error:
             raise CheckpointError(
                 f"{error}, which has been planning for a minute: try again when it has ended"
             ) from error
-        return sweep
 
     def extended(self, trials: Iterable[Trial], command: str) -> "Sweep":
         """Return the sweep with more trials; trials that it has already are not added again."""
@@ -110,47 +113,64 @@ class Sweep:
         commands = dict.fromkeys((*self.commands, *([command] if command else ())))
         return Sweep(self.folder, tuple(recorded.values()), tuple(commands))
 
-    def save(self) -> None:
-        """Write the recipe of every trial, where it is missing, and the manifest.
+    def save(self) -> "Sweep":
+        """Write the recipe of every trial, where it is missing, and the manifest; return the sweep with its refusals.
 
         Raises:
-            CheckpointError: a folder holds another run, of the same name.
+            CheckpointError: every folder holds another run, of the same name.
         """
         entries: list[dict[str, Any]] = []
+        refused: dict[Path, str] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
         for trial in self.trials:
             tree = trial.recipe.model_dump(mode="json")
             about = {"name": trial.name, "experiment": trial.experiment, "variant": trial.variant}
             entries.append({**about, "recipe": tree})
-            trial.folder.mkdir(exist_ok=True)
-            _write_once(trial.folder / RECIPE, trial.recipe, tree)
-        _write(self.folder / MANIFEST, {"commands": list(self.commands), "trials": entries})
+            try:
+                trial.folder.mkdir(exist_ok=True)
+                _record(trial, tree)
+            except (CheckpointError, OSError) as error:
+                refused[trial.folder] = str(error)
+        if len(refused) == len({trial.folder for trial in self.trials}) > 0:
+            raise CheckpointError("; ".join(refused.values()))
+        write_json(self.folder / MANIFEST, {"commands": list(self.commands), "trials": entries})
+        return replace(self, refused=refused)
 
 
 def _found(folder: Path) -> Iterable[Trial]:
-    """Yield finished runs in ``folder`` itself and directly below."""
+    """Yield finished runs in ``folder`` itself and directly below; those whose results cannot be read are left out."""
     for path in sorted([*folder.glob(RESULT), *folder.glob(f"*/{RESULT}")]):
-        result = Result.find(path.parent)
-        if result is not None:
-            recipe = Recipe.from_record(result.recipe)
-            yield Trial(path.parent, result.protocol, "", recipe)
+        try:
+            if (result := Result.find(path.parent)) is not None:
+                yield Trial(path.parent, result.protocol, "", Recipe.from_record(result.recipe))
+        except ValueError as error:
+            log.warning("%s is left out: %s", path.parent, error)
 
 
-def _write_once(path: Path, recipe: Recipe, tree: Any) -> None:
-    if not path.exists():
-        _write(path, tree)
-        return
+def _record(trial: Trial, tree: Any) -> None:
+    """Write the recipe of a trial, where it is missing or damaged.
+
+    Raises:
+        CheckpointError: the folder holds another run.
+    """
+    path = trial.folder / RECIPE
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        was = Recipe.from_record(recorded).model_copy(update={"name": recipe.name})  # an older maotune kept no name
-        same = recorded == tree or was == recipe
+        recorded = read_json(path)
+        was = Recipe.from_record(recorded).model_copy(
+            update={"name": trial.recipe.name}
+        )  # an older maotune kept no name
+        if recorded == tree or was == trial.recipe:
+            return
+    except FileNotFoundError:
+        write_json(path, tree)
+        return
+    except DamagedFile as error:
+        log.warning("%s: it is written again", error)
+        write_json(path, tree)
+        return
     except ValueError as error:
         raise CheckpointError(
             f"{path} is no recipe of this version of maotune ({error}): choose another folder, or delete {path.parent}"
         ) from error
-    if not same:
-        raise CheckpointError(f"{path} holds other settings than those asked for now: choose another folder")
-
-
-def _write(path: Path, tree: Any) -> None:
-    write_atomic(path, json.dumps(tree, indent=1) + "\n")
+    raise CheckpointError(f"{path} holds other settings than those asked for now: choose another folder")

@@ -1,6 +1,6 @@
 """Status of a sweep: which trials are finished, running, failed or waiting, and how long the rest will take."""
 
-import json
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from maotune.files import is_locked
+from maotune.files import is_locked, read_json
 from maotune.mao.methods import ZEROSHOT
 from maotune.recipe import Recipe
+from maotune.runs.folder import LOCK
 from maotune.runs.result import Result
 from maotune.sweep.manifest import Trial
-from maotune.sweep.trial import LOCK, PROGRESS, failure_reason
+from maotune.sweep.trial import PROGRESS, failure_reason
 from maotune.train.session import CheckpointError
 
 State = Literal["finished", "running", "failed", "waiting"]
@@ -72,9 +73,9 @@ class StatusReader:
         self.trials = list({trial.folder: trial for trial in trials}.values())
         self.durations = DurationModel()
         for trial in others:
-            result = trial.result()
-            if result is not None:
-                self.durations.add(trial.recipe, result)
+            with contextlib.suppress(CheckpointError):
+                if (result := trial.result()) is not None:
+                    self.durations.add(trial.recipe, result)
         self._finished: dict[Path, Result] = {}
 
     def read(self) -> list[TrialState]:
@@ -111,7 +112,7 @@ class StatusReader:
 def read_progress(folder: Path) -> dict[str, Any]:
     """Read what the running process of a trial has reported; empty before its first report."""
     try:
-        counted: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        counted: dict[str, Any] = read_json(folder / PROGRESS)
     except (FileNotFoundError, ValueError):
         return {}
     return counted

@@ -1,7 +1,6 @@
 """One trial: an idempotent process that resumes where the last one was killed."""
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -13,11 +12,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maotune.files import LockTaken, lock, write_atomic
+from maotune.files import LockTaken, lock, read_json, write_atomic, write_json
 from maotune.recipe import Recipe
 from maotune.runs.events import Callback, Progress
-from maotune.runs.folder import RECIPE
-from maotune.runs.result import RESULT
+from maotune.runs.folder import LOCK, LOCK_TIMEOUT, RECIPE
+from maotune.runs.result import is_finished
 from maotune.runs.tune import tune_recipe
 from maotune.train.history import StageStarted, StepDone
 from maotune.train.session import CHECKPOINT
@@ -28,10 +27,6 @@ ERROR = "error.txt"
 """File with the reason of a failure."""
 LOG = "log.txt"
 """File with the log of a trial's processes."""
-LOCK = "lock"
-"""Lock file, held by the process that runs the trial."""
-LOCK_TIMEOUT = 1.0
-"""Seconds to wait for the lock: its holder may be about to end, or only be checking the lock."""
 
 
 class ExitStatus(IntEnum):
@@ -94,12 +89,12 @@ def run_trial(folder: Path) -> None:
         Exception: any failure, which is also written to ``error.txt``.
     """
     with lock(folder / LOCK, LOCK_TIMEOUT):
-        if (folder / RESULT).exists():
+        if is_finished(folder):
             return
         (folder / ERROR).unlink(missing_ok=True)
         try:
-            recipe = Recipe.from_record(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
-            tune_recipe(recipe, folder, resume=True, callback=_progress_writer(folder), estimates=False)
+            recipe = Recipe.from_record(read_json(folder / RECIPE))
+            tune_recipe(recipe, folder, resume=True, locked=True, callback=_progress_writer(folder), estimates=False)
         except Exception:
             write_atomic(folder / ERROR, traceback.format_exc())
             raise
@@ -108,7 +103,7 @@ def run_trial(folder: Path) -> None:
 def record_failure(folder: Path, reason: str) -> None:
     """Record why a trial is not retried, unless somebody else has finished it or is running it."""
     with contextlib.suppress(LockTaken), lock(folder / LOCK, LOCK_TIMEOUT):
-        if not (folder / RESULT).exists():
+        if not is_finished(folder):
             write_atomic(folder / ERROR, reason + "\n")
 
 
@@ -170,6 +165,6 @@ def _progress_writer(folder: Path, every: float = 1.0) -> Callback:
             state.update(stage=event.what, done=event.done, total=event.total)
         if now - last >= every or state.get("stage") != before:
             last = now
-            write_atomic(folder / PROGRESS, json.dumps(state | {"time": time.time()}))
+            write_json(folder / PROGRESS, state | {"time": time.time()})
 
     return listen

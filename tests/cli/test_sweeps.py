@@ -1,16 +1,20 @@
 """``maotune run`` and ``maotune status``: what they say, refuse and leave."""
 
 import json
+import os
 import re
 import shlex
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from maotune.cli import call
 from maotune.files import lock
-from maotune.sweep.manifest import Sweep
+from maotune.recipe import load_recipe
+from maotune.sweep.manifest import Sweep, Trial
 from tests.cli.conftest import Maotune
 from tests.sweep import processes
 from tests.toys import paint_photos
@@ -158,7 +162,7 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(tmp_path: Path, environme
         below = processes.children(driver.pid)
         assert len(below) >= 3
         driver.send_signal(signal.SIGINT)
-        assert driver.wait() == 1
+        assert driver.wait() == 130
         processes.until(lambda: not {*below} & {*processes.children(1)}, "all to end")
     said = output.read_text()
     assert "stopped; what was done is kept. Resume with: maotune run base-to-new" in said
@@ -166,6 +170,16 @@ def test_ctrl_c_stops_everything_and_says_how_to_go_on(tmp_path: Path, environme
     logs = [path.read_text(encoding="utf-8") for path in folder.glob("*/log.txt")]
     assert not any("Traceback" in log for log in logs)
     assert len(list(folder.glob("*/checkpoint.safetensors"))) == 2
+
+
+def test_ctrl_c_ends_a_watch_with_the_exit_code_of_shells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe(None, {"data.source": "icons-weather"})
+    Sweep.plan(tmp_path, [Trial(tmp_path / recipe.slug, "base-to-new", "", recipe)], "")
+    interrupt = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    assert call(["status", str(tmp_path), "--watch"]) == 130, "it ends by the interrupt alone: a trial is waiting"
+    interrupt.join()
+    assert "error: stopped" in capsys.readouterr().err
 
 
 @pytest.mark.slow

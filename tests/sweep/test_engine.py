@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from maotune.files import lock
+from maotune.runs.folder import LOCK
 from maotune.sweep.engine import ATTEMPTS, Engine, SweepError, SweepProgress, TrialExit, run_trials
-from maotune.sweep.trial import ERROR, LOCK, ExitStatus
+from maotune.sweep.trial import ERROR, ExitStatus
 
 Life = Iterator[ExitStatus | None]
 

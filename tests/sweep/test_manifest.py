@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from maotune.recipe import Recipe, load_recipe
-from maotune.runs.folder import RECIPE
+from maotune.runs.folder import RECIPE, find_run_folder
 from maotune.sweep.manifest import MANIFEST, Sweep, Trial
 from maotune.train.session import CheckpointError
 
@@ -40,17 +40,37 @@ def test_a_plan_does_not_write_again_what_stands(tmp_path: Path) -> None:
     assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"*/{RECIPE}")}.items()
 
 
+OTHER = load_recipe(None, {"seed": 9}).model_dump_json()
+
+
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "holds other settings"), ("[]", "is no recipe of this version"), ("{", "is no recipe")]
+    ("content", "said"), [(OTHER, "holds other settings"), ('{"epochs": "many"}', "is no recipe of this version")]
 )
-def test_the_folder_of_another_run_is_refused(tmp_path: Path, content: str | None, said: str) -> None:
-    (trial,) = trials(tmp_path, range(1))
-    trial.folder.mkdir()
-    other = load_recipe(None, {"seed": 9}).model_dump_json()
-    (trial.folder / RECIPE).write_text(content or other, encoding="utf-8")
+def test_the_folder_of_another_run_is_refused_and_the_others_go_on(tmp_path: Path, content: str, said: str) -> None:
+    first, second = trials(tmp_path, range(2))
+    first.folder.mkdir()
+    (first.folder / RECIPE).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=said):
-        Sweep.plan(tmp_path, [trial], "")
+        Sweep.plan(tmp_path, [first], "")
     assert not (tmp_path / MANIFEST).exists()
+    sweep = Sweep.plan(tmp_path, [first, second], "")
+    assert said in sweep.refused[first.folder]
+    assert [*sweep.refused] == [first.folder]
+    assert (first.folder / RECIPE).read_text() == content
+    assert Sweep.read(tmp_path).trials == sweep.trials
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", None])
+def test_a_damaged_recipe_is_written_again(tmp_path: Path, content: bytes | None) -> None:
+    (trial,) = trials(tmp_path, range(1))
+    Sweep.plan(tmp_path, [trial], "")
+    path = trial.folder / RECIPE
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"seed": 0', b'"seed": 2') if content is None else content)
+    assert find_run_folder(tmp_path, trial.recipe) == trial.folder
+    assert Sweep.plan(tmp_path, [trial], "").refused == {}
+    assert path.read_bytes() == whole
+    assert load_recipe(path) == trial.recipe, "people take it as it is"
 
 
 def plan(folder: Path, seed: int) -> None:

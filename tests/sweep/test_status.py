@@ -6,10 +6,11 @@ import pytest
 
 from maotune.files import lock
 from maotune.recipe import Recipe, load_recipe
+from maotune.runs.folder import LOCK
 from maotune.runs.result import Result
 from maotune.sweep.manifest import Sweep, Trial
 from maotune.sweep.status import DurationModel, StatusReader, TrialState, count_states, estimate_seconds_left
-from maotune.sweep.trial import ERROR, LOCK, PROGRESS
+from maotune.sweep.trial import ERROR, PROGRESS
 
 
 def recipe(seed: int = 1, method: str = "plain", learner: str = "coop", source: str = "icons-weather") -> Recipe:
