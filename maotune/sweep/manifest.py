@@ -159,7 +159,7 @@ def _record(trial: Trial, tree: Any) -> None:
         recorded = read_json(path)
         was = Recipe.from_record(recorded).model_copy(
             update={"name": trial.recipe.name}
-        )  # an older maotune kept no name
+        )  # older ones kept no name
         if recorded == tree or was == trial.recipe:
             return
     except FileNotFoundError:
