@@ -157,9 +157,7 @@ def _record(trial: Trial, tree: Any) -> None:
     path = trial.folder / RECIPE
     try:
         recorded = read_json(path)
-        was = Recipe.from_record(recorded).model_copy(
-            update={"name": trial.recipe.name}
-        )  # older ones kept no name
+        was = Recipe.from_record(recorded).model_copy(update={"name": trial.recipe.name})  # older ones kept no name
         if recorded == tree or was == trial.recipe:
             return
     except FileNotFoundError:
