@@ -1,6 +1,5 @@
 """The command line: parse, call, print, exit code. Nothing here imports torch before a command needs it."""
 
-import logging
 import shlex
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.markup import escape
 
 from maotune import __version__
 from maotune.cli import data, experiments, inference, report, train  # noqa: F401 - they add their commands
-from maotune.cli.common import app, err, out, print_json
+from maotune.cli.common import app, err, out, print_json, show_notes
 
 
 def _version(wanted: bool) -> None:
@@ -72,12 +71,12 @@ def _is_positional(command: str, argument: str) -> bool:
 
 def call(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are one sentence on stderr and, with --json, JSON on stdout."""
-    from rich.logging import RichHandler
-
-    notes = RichHandler(console=err, show_time=False, show_level=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="note: %(message)s", handlers=[notes])
-    logging.getLogger("maotune").setLevel(logging.INFO)
     as_json = "--json" in arguments
+    with show_notes():
+        return _call(arguments, as_json)
+
+
+def _call(arguments: list[str], as_json: bool) -> int:
     try:
         code = app(join_values(arguments), standalone_mode=False, obj=arguments)
         if code == INTERRUPTED:

@@ -1,6 +1,7 @@
 """Shared by all commands: the application, consoles, common options, progress bars, JSON on stdout."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,6 +96,29 @@ def progress() -> "Iterator[Callback]":
                 bars.update(tasks[f"stage {event.stage}"], completed=done, note=note)
 
         yield callback
+
+
+@contextmanager
+def show_notes() -> "Iterator[None]":
+    """Show the log on stderr, each note once: the runs of a command may read the same data many times."""
+    from rich.logging import RichHandler
+
+    shown: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        new = (message := record.getMessage()) not in shown
+        shown.add(message)
+        return new
+
+    notes = RichHandler(console=err, show_time=False, show_level=False, show_path=False)
+    notes.setFormatter(logging.Formatter("note: %(message)s"))
+    notes.addFilter(is_new)
+    logging.getLogger("maotune").setLevel(logging.INFO)
+    logging.getLogger().addHandler(notes)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(notes)
 
 
 def print_json(document: Any) -> None:

@@ -43,39 +43,43 @@ def check(
         list[str] | None, typer.Argument(metavar="SOURCE", help="Data sets, of which every image is read.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where an image cannot be read, or a data set is not complete.")
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 1 where anything is left out or a copy, or a public set is not complete."
+        ),
     ] = False,
+    classes: Annotated[Path | None, typer.Option(help="A text file of class names.")] = None,
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every image of a data set and list those that cannot be used. Without SOURCE: what is below --root.
+    """Read every image of a data set and show what is in it and what is wrong. Without SOURCE: what is below --root.
 
-    The public data sets of the paper in CoOp's layout: what is there, what is missing, where it belongs and where it
-    comes from, and whether the counts are the original's. No image is read for that.
+    For a data set: classes, images by split, what is left out and why, images that cannot be read, copies in two splits
+    or under two labels, pictures that show nothing, names that a text model cannot read.
+
+    For the public data sets of the paper in CoOp's layout: what is there, what is missing, where it belongs and where
+    it comes from, and whether the counts are the original's. No image is read for that.
     """
     if not sources:
         _overview(root, strict, as_json)
         return
-    from maotune.data.images.scan import scan_images
     from maotune.data.sets.catalog import load_dataset
+    from maotune.data.sets.inspection import inspect_dataset
 
-    datasets = [load_dataset(source, root) for source in sources]
-    with progress() as listen:
-        from maotune.runs.events import Progress
+    results = []
+    for dataset in [load_dataset(source, root, classes, announce=False) for source in sources]:
+        with progress() as listen:
+            from maotune.runs.events import Progress
 
-        results = scan_images(
-            [
-                sample
-                for dataset in datasets
-                for sample in (*dataset.train, *dataset.val, *dataset.test, *dataset.unlabelled)
-            ],
-            progress=lambda done, total: listen(Progress("images", done, total)),
-        )
+            results.append(inspect_dataset(dataset, lambda done, total: listen(Progress("images", done, total))))
     if as_json:
-        print_json({"readable": len(results.kept), "skipped": [image._asdict() for image in results.skipped]})
+        skipped = [item._asdict() for result in results for item in result.skipped]
+        readable = sum(result.readable for result in results)
+        print_json({"readable": readable, "skipped": skipped, "sets": [result.document() for result in results]})
     else:
-        out.print(results.summary(most=100), markup=False, highlight=False)
-    if strict and results.skipped:
+        text = "\n".join(line for result in results for line in result.lines())
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+    if strict and not all(result.faultless for result in results):
         raise typer.Exit(1)
 
 

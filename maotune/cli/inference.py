@@ -112,7 +112,7 @@ def predict(
     """Classify images with tuned prompts, among the classes tuned on or any others."""
     names = None
     if classes is not None:
-        from maotune.data.sets.readers import read_class_names
+        from maotune.data.sets.class_names import read_class_names
 
         given = [name.strip() for name in classes.split(",") if name.strip()]
         names = [*read_class_names(Path(classes)).values()] if Path(classes).is_file() else given

@@ -45,7 +45,7 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
             table.add_row(name, *(str(spreads[test]) for test in tests), *cost)
         out.print(table)
     if skipped := max(len(result.skipped) for result in results):
-        err.print(f"{skipped} images cannot be read and were skipped: result.json and --json list them", markup=False)
+        err.print(f"{skipped} files or folders were left out: result.json and --json list them", markup=False)
     for result in results:
         if result.method != ZEROSHOT and set(result.scored_with.values()) == {ZEROSHOT}:
             out.print(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maotune.clip.class_texts import refuse_same_texts
 from maotune.clip.preprocess import Preprocess
 from maotune.clip.tokenizer import Tokenizer, Tokens
 from maotune.clip.towers import build_image_tower, build_text_tower, image_pass, text_pass
@@ -143,7 +144,8 @@ class FrozenCLIP:
                 PromptSRC's teacher is the plain mean.
 
         Raises:
-            ValueError: no class, no template, or one without ``{}``; or a text is longer than the context.
+            ValueError: no class, no template, or one without ``{}``; two classes of the same text
+            (``class_texts.refuse_same_texts``); or a text is longer than the context.
         """
         if not classes:
             raise ValueError("no class names were given: at least one is needed")
@@ -152,6 +154,7 @@ class FrozenCLIP:
         if wrong := [template for template in templates if "{}" not in template]:
             raise ValueError(f"the template {wrong[0]!r} has no {{}} for the class name")
         names = [name.replace("_", " ") for name in classes]
+        refuse_same_texts(classes, self.tokenize([templates[0].replace("{}", name) for name in names]))
         total = torch.zeros(len(names), self.joint_width, device=self.device)
         for template in templates:
             features = self.encode_texts([template.replace("{}", name) for name in names])

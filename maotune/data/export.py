@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maotune.data.images.decode import ImageFile, Progress
 from maotune.data.sets.dataset import Dataset, Sample
-from maotune.data.sets.readers import CLASS_FILE
+from maotune.data.sets.walk import CLASS_FILE
 
 SPLITS = ("train", "val", "test", "unlabelled")
 

@@ -54,7 +54,7 @@ def draw_first_batches(recipe: Recipe) -> FirstBatches:
     Raises:
         ValueError: no such data, or it does not fit the protocol.
     """
-    splits, _ = build_splits(recipe)
+    splits = build_splits(recipe).splits
     views = recipe.data.views or recipe.epochs  # as many as a run has: the draws depend on them
     shots = list(splits.shots)
     samples, sampler = hard_draws(splits.classes, shots, splits.train, recipe.mao, views=views, seed=recipe.seed)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from maotune.clip import FrozenCLIP
+from maotune.clip.class_texts import refuse_same_texts
 from maotune.contract import AbstractLearner, Batch, Classify, Output
 
 
@@ -32,12 +33,13 @@ class ClassNames(nn.Module):
         ``words`` is what follows the context, with ``{}`` for the name: "person doing {}.", for instance.
 
         Raises:
-            ValueError: no class, or a name that leaves no room for the context (the message shows it).
+            ValueError: no class, two of one text, or a name that leaves no room for the context (the message shows it).
         """
         if not classes:
             raise ValueError("no class names were given: at least one is needed to bind a learner")
         names = [name.replace("_", " ") for name in classes]
         tokens = self.clip.tokenize([words.replace("{}", name) for name in names])
+        refuse_same_texts(classes, tokens)
         room = self.clip.context_length - context_length
         if int(tokens.eot.max()) >= room:
             longest = int(tokens.eot.argmax())

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from maotune.data.draw import UnlabelledPool, few_shot
 from maotune.data.images.threads import map_in_threads
-from maotune.data.sets.dataset import Dataset, Sample, UnreadableImage
+from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage
+from maotune.printable import printable
 from maotune.protocols.protocol import Accuracies, DrawSettings, Protocol, Splits, Test
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Adapt(Protocol):
         if len(dataset.classes) < 2:
             raise ValueError(f"{dataset.name} has {len(dataset.classes)} classes: at least 2 are needed to tell apart")
         scored = {*_digests([*dataset.val, *dataset.test])} - {None}
-        train = _unscored(dataset.train, scored, "labelled training images")
+        train, train_left_out = _unscored(dataset.train, scored, "labelled training images")
         labelled = {sample.label for sample in train}
         order = [label for label in range(len(dataset.classes)) if label in labelled]
         if not order:
@@ -46,7 +47,7 @@ class Adapt(Protocol):
             train=tuple(Sample(sample.image, place[sample.label]) for sample in train),
             val=tuple(Sample(sample.image, place[sample.label]) for sample in dataset.val if sample.label in place),
         )
-        images = _unscored(dataset.unlabelled, scored, "unlabelled images")
+        images, pool_left_out = _unscored(dataset.unlabelled, scored, "unlabelled images")
         pool = UnlabelledPool(tuple(Sample(s.image, -1) for s in images), (-1,) * len(images), "natural")
         splits = {"val": dataset.val, "test": dataset.test}
         return Splits(
@@ -58,6 +59,7 @@ class Adapt(Protocol):
             unlabelled=pool if images else None,
             tests={name: Test(dataset.classes, samples) for name, samples in splits.items() if samples},
             templates=dataset.templates,
+            left_out=(*train_left_out, *pool_left_out),
         )
 
     def choose(self, accuracies: Accuracies) -> dict[str, str]:
@@ -80,12 +82,21 @@ class Adapt(Protocol):
         return tuned[-1]
 
 
-def _unscored(samples: Sequence[Sample], scored: set[str | None], what: str) -> tuple[Sample, ...]:
-    """Return the samples whose content is not scored."""
-    kept = tuple(s for s, digest in zip(samples, _digests(samples), strict=True) if digest not in scored)
-    if skipped := len(samples) - len(kept):
-        log.warning("%d %s are skipped: the same pictures are among the validation or test images", skipped, what)
-    return kept
+def _unscored(
+    samples: Sequence[Sample], scored: set[str | None], what: str
+) -> tuple[tuple[Sample, ...], list[Skipped]]:
+    """Return the samples whose content is not scored, and the others as left out."""
+    kept: list[Sample] = []
+    left_out: list[Skipped] = []
+    for sample, digest in zip(samples, _digests(samples), strict=True):
+        if digest in scored:
+            reason = f"{printable(sample.image.name)}: the same picture is a validation or test image"
+            left_out.append(Skipped(sample.image.name, "also scored", reason))
+        else:
+            kept.append(sample)
+    if left_out:
+        log.warning("%d %s are skipped: the same pictures are among the validation or test images", len(left_out), what)
+    return tuple(kept), left_out
 
 
 def _digests(samples: Sequence[Sample]) -> list[str | None]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from maotune.data.draw import PoolMode, UnlabelledPool
-from maotune.data.sets.dataset import Dataset, Sample
+from maotune.data.sets.dataset import Dataset, Sample, Skipped
 
 Split = Literal["test", "val", "held-out"]
 """The split that is scored. ``held-out``: the training images that are not tuned on. In the shipped sets these show the
@@ -52,6 +52,8 @@ class Splits:
     """Names of the tests that the protocol's average is taken over, where it has one."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """The data set's own zero-shot prompts."""
+    left_out: tuple[Skipped, ...] = ()
+    """Images that are not tuned on because they are scored."""
 
     def fingerprint(self) -> str:
         """Return the hex SHA-256 of all that is tuned on and scored: image contents, order, labels and class names."""

@@ -74,6 +74,8 @@ class DataSettings(Settings):
     """The folder of the data, where the source is a name or a relative path."""
     classes: Path | None = None
     """A text file of class names, with optional display names."""
+    as_words: bool = True
+    """Write names of folders and labels as words for the model: ``009.LadyBeetle`` as ``Lady Beetle``."""
     unlabelled: Path | None = None
     """The pool of unlabelled images for MAO's new stage (protocol ``adapt``): a folder, tar shards, or ``hub:...``."""
     targets: tuple[str, ...] | None = None
@@ -97,7 +99,7 @@ class DataSettings(Settings):
     bank: bool = True
     """Keep image features on disk, shared by epochs, stages and learners, and as far as views are, by seeds."""
     strict: bool = False
-    """Stop at the first unreadable image instead of skipping and listing it."""
+    """Stop where anything is left out or an image cannot be read, instead of skipping and listing it."""
 
 
 class Recipe(Settings):

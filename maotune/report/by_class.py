@@ -147,7 +147,7 @@ class _Pictures:
         """The images of the data set by name; none where the data set is not here."""
         data = self.recipe.data
         try:
-            dataset = load_dataset(data.source, data.root, data.classes)
+            dataset = load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
         except (ValueError, OSError) as error:
             log.warning("no pictures of %s: %s", data.source, error)
             return {}

@@ -7,7 +7,6 @@ from typing import Any
 from maotune.clip import FrozenCLIP, load_clip
 from maotune.clip.ensembles import SIXTY
 from maotune.contract import AbstractLearner
-from maotune.data.images.scan import Skipped
 from maotune.data.sets.catalog import load_dataset, load_unlabelled
 from maotune.data.sets.dataset import Dataset
 from maotune.learners import LEARNERS
@@ -16,7 +15,7 @@ from maotune.learners.teacher import OpenRun
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import OWN_TEXT, ClipSettings, Recipe, RecipeError, arguments, learner_settings
 from maotune.recipe.suites import targets_of
-from maotune.runs.readable import draw_readable, read_all
+from maotune.runs.readable import Drawn, draw_readable, read_all
 
 
 def build_clip(settings: ClipSettings) -> FrozenCLIP:
@@ -93,13 +92,13 @@ def load_readable(recipe: Recipe, split: str) -> Dataset:
         UnreadableImage: an image cannot be read, and ``data.strict`` is set.
     """
     data = recipe.data
-    dataset = load_dataset(data.source, data.root, data.classes)
+    dataset = load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
     kept: dict[str, Any] = {split: read_all(getattr(dataset, split), data.strict).kept}
     return replace(dataset, **kept)
 
 
-def build_splits(recipe: Recipe) -> tuple[Splits, list[Skipped]]:
-    """Draw the readable images of a run; return them, and the images that were skipped (``draw_readable``).
+def build_splits(recipe: Recipe) -> Drawn:
+    """Draw the readable images of a run (``draw_readable``).
 
     Raises:
         ValueError: no such data, or it does not fit the protocol.
@@ -111,12 +110,19 @@ def build_splits(recipe: Recipe) -> tuple[Splits, list[Skipped]]:
             f"data.unlabelled (--unlabelled) goes with the protocol adapt; {protocol.name} draws the unlabelled images "
             "that it needs itself: leave it out, or set protocol=adapt"
         )
-    datasets = [load_dataset(data.source, data.root, data.classes)]
+    datasets = [load_dataset(data.source, data.root, data.classes, as_words=data.as_words)]
     if data.unlabelled is not None:
         pool = load_unlabelled(data.unlabelled)
-        datasets = [replace(datasets[0], unlabelled=(*datasets[0].unlabelled, *pool))]
+        source = datasets[0]
+        datasets = [
+            replace(
+                source,
+                unlabelled=(*source.unlabelled, *pool.unlabelled),
+                skipped=(*source.skipped, *pool.skipped),
+            )
+        ]
     if protocol.takes_targets:
-        datasets += [load_dataset(target, data.root) for target in targets_of(recipe)]
+        datasets += [load_dataset(target, data.root, as_words=data.as_words) for target in targets_of(recipe)]
 
     def draw(datasets: Sequence[Dataset]) -> Splits:
         return protocol.draw(datasets, recipe.draw_settings)

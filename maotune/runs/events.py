@@ -65,6 +65,8 @@ class RunPlan:
     candidates: float | None
     """Mean number of classes in a batch of MAO's base stage, where the loss is over these alone."""
     parameters: int
+    remarks: Sequence[str]
+    """What is wrong with copies of pictures, a sentence each."""
     estimate: CostEstimate
 
     @property
@@ -86,7 +88,7 @@ class RunPlan:
             f"plan: {stages} (epochs x updates, {self.updates:,} in all); {self.parameters:,} parameters\n"
             f"      {images}; {views}; {self.estimate.features:,} image features to compute\n"
             f"      {self.estimate}\n"
-            f"      {self.recipe}"
+            f"      {self.recipe}" + "".join(f"\n      note: {remark}" for remark in self.remarks)
         )
 
 

@@ -67,7 +67,7 @@ def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
     data, recorded = recipe.data, Recipe.from_record(result.recipe).data
     fingerprint = result.environment.get("data", {}).get("fingerprint")
     changeable = data.source not in names() or data.root != recorded.root
-    if changeable and fingerprint not in (None, build_splits(recipe)[0].fingerprint()):
+    if changeable and fingerprint not in (None, build_splits(recipe).splits.fingerprint()):
         raise CheckpointError(
             f"{folder} holds this run on other data: images, labels or class names of {data.source} have changed since "
             f"then. To tune on what is there now, choose another --folder for runs, or delete {folder}"

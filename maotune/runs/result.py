@@ -36,7 +36,7 @@ class Result:
     pseudo_labels: dict[str, float] | None
     """Quality of the pseudo-labels, where there are any."""
     skipped: list[dict[str, str]]
-    """Images that could not be read."""
+    """What was left out, with its kind and the reason: by the reader of the data, and images that could not be read."""
     templates: list[str]
     """Texts of zero-shot CLIP."""
     parameters: int
@@ -49,6 +49,8 @@ class Result:
     recipe: dict[str, Any]
     departures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings that are not the paper's: dotted key -> value ``here`` and in the ``paper``. Older versions: none."""
+    remarks: list[str] = field(default_factory=list)
+    """What is wrong with copies of pictures (two labels, tuned on and scored), a sentence each."""
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` atomically."""

@@ -12,7 +12,6 @@ import torch
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Stage
-from maotune.data.images.scan import Skipped
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
@@ -27,6 +26,7 @@ from maotune.runs.folder import hold, identity
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
 from maotune.runs.provenance import environment
+from maotune.runs.readable import Drawn
 from maotune.runs.result import Result
 from maotune.runs.tuned import PROMPTS, Run, StagePrompts, open_run
 from maotune.train.evaluate import Evaluation
@@ -104,7 +104,8 @@ def tune_and_score(
     """
     start = time.monotonic()
     pipeline = Pipeline(clip, recipe, callback or (lambda event: None))
-    splits, skipped = build_splits(recipe)
+    drawn = build_splits(recipe)
+    splits = drawn.splits
     departing = departures(recipe)
     recipe = with_own_texts(recipe, splits.templates[0])
     torch.manual_seed(recipe.seed)
@@ -117,7 +118,10 @@ def tune_and_score(
         candidates = count_candidates(splits.classes, splits.shots, recipe.mao, pipeline.bank.folder)
     if callback and stages and estimates:
         said = in_words([recipe.name], departing)
-        callback(_run_plan(pipeline, learner, stages, splits, candidates, said))
+        callback(_run_plan(pipeline, learner, stages, drawn, candidates, said))
+    else:
+        for remark in drawn.remarks:
+            log.warning("%s: %s", splits.name, remark)
     history = History()
     if stages:
         history = fit(
@@ -137,7 +141,7 @@ def tune_and_score(
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
     result = _result(
-        recipe, departing, pipeline, splits, skipped, history, evaluations, labels, learner if stages else None, start
+        recipe, departing, pipeline, drawn, history, evaluations, labels, learner if stages else None, start
     )
     prompts = {
         stage.name: StagePrompts(stage.classes, record.prompts or {})
@@ -180,10 +184,11 @@ def _run_plan(
     pipeline: Pipeline,
     learner: AbstractLearner,
     stages: Sequence[Stage],
-    splits: Splits,
+    drawn: Drawn,
     candidates: float | None,
     recipe: str,
 ) -> RunPlan:
+    splits = drawn.splits
     uses_bank = learner.uses_frozen_features and not learner.tunes_image_tower
     return RunPlan(
         recipe=recipe,
@@ -194,6 +199,7 @@ def _run_plan(
         views=pipeline.views if uses_bank else 0,
         candidates=candidates,
         parameters=_parameters(learner),
+        remarks=drawn.remarks,
         estimate=estimate(pipeline, learner, stages, splits),
     )
 
@@ -237,15 +243,14 @@ def _result(
     recipe: Recipe,
     departing: Departures,
     pipeline: Pipeline,
-    splits: Splits,
-    skipped: Sequence[Skipped],
+    drawn: Drawn,
     history: History,
     evaluations: Evaluations,
     labels: PseudoLabels | None,
     learner: AbstractLearner | None,
     start: float,
 ) -> Result:
-    protocol = recipe.protocol_in_use
+    splits, protocol = drawn.splits, recipe.protocol_in_use
     accuracies = {
         prompts: {name: evaluation.accuracy for name, evaluation in by_test.items()}
         for prompts, by_test in evaluations.items()
@@ -274,7 +279,8 @@ def _result(
         zeroshot=protocol.means(splits, accuracies[ZEROSHOT]),
         stages=stages,
         pseudo_labels=labels.report(splits.unlabelled.true_labels) if labels and splits.unlabelled else None,
-        skipped=[{"name": image.name, "reason": image.reason} for image in skipped],
+        skipped=[{"name": item.name, "kind": item.kind, "reason": item.reason} for item in drawn.skipped],
+        remarks=drawn.remarks,
         templates=list(templates_of(recipe, splits.templates)),
         parameters=_parameters(learner) if learner else 0,
         peak_memory=history.peak_memory,

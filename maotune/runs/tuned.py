@@ -10,11 +10,10 @@ from torch import Tensor
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
 from maotune.data.images.decode import ImageFile, MemoryImage
-from maotune.data.images.scan import Skipped, scan_images
+from maotune.data.images.scan import scan_images
 from maotune.data.images.shards import SHARD
-from maotune.data.sets.catalog import load_dataset
-from maotune.data.sets.dataset import Sample
-from maotune.data.sets.readers import read_unlabelled
+from maotune.data.sets.catalog import load_dataset, load_unlabelled
+from maotune.data.sets.dataset import Sample, Skipped, UnreadableImage, list_skipped
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
@@ -48,7 +47,7 @@ class Predictions:
 
     images: Prediction
     skipped: tuple[Skipped, ...]
-    """Images that could not be read."""
+    """What was left out of folders, and images that could not be read."""
     prompts: str
     """The stage whose prompts were used, or ``zeroshot``."""
 
@@ -133,12 +132,16 @@ class Run:
         classes = tuple(classes) if classes is not None else self.known_classes
         name = self._prompts_for(classes) if prompts == "auto" else prompts
         learner = self.learner(classes, name)
-        readable = scan_images(_samples(images), strict, lambda done, total: callback(Progress("reading", done, total)))
+        samples, left_out = _samples(images)
+        if strict and left_out:
+            raise UnreadableImage(f"left out, and strict is set: {list_skipped(left_out)}", left_out[0].kind)
+        readable = scan_images(samples, strict, lambda done, total: callback(Progress("reading", done, total)))
         if not readable.kept:
             raise ValueError(f"no image to classify. {readable.summary()}")
+        skipped = (*left_out, *readable.skipped)
         pipeline = Pipeline(self.clip, self.recipe, callback, keep=False)  # seen once: not for the bank on disk
         batches = pipeline.test_batches(learner, [Sample(sample.image, 0) for sample in readable.kept])
-        return Predictions(predict(learner, batches, top_k), readable.skipped, name)
+        return Predictions(predict(learner, batches, top_k), skipped, name)
 
     def evaluate(
         self,
@@ -166,7 +169,9 @@ class Run:
         data = self.recipe.data
         if str(source) == data.source:
             root, classes = root or data.root, classes or data.classes
-        dataset = load_dataset(source, Path(root) if root else None, Path(classes) if classes else None)
+        dataset = load_dataset(
+            source, Path(root) if root else None, Path(classes) if classes else None, as_words=data.as_words
+        )
         readable = scan_images(getattr(dataset, choose("split", split, ("train", "val", "test"))))
         if not readable.kept:
             raise ValueError(f"{dataset.name} has no readable image in its {split} split")
@@ -256,15 +261,19 @@ def open_run(folder: str) -> tuple[FrozenCLIP, AbstractLearner]:
     return run.clip, run.learner()
 
 
-def _samples(images: Images) -> list[Sample]:
+def _samples(images: Images) -> tuple[list[Sample], list[Skipped]]:
+    """Return the images, and what was left out of folders."""
     if isinstance(images, str | Path | Image.Image):
         images = [images]
     samples: list[Sample] = []
+    left_out: list[Skipped] = []
     for number, image in enumerate(images):
         if isinstance(image, Image.Image):
             samples.append(Sample(MemoryImage(image, f"image {number}"), -1))
         elif Path(image).is_dir() or Path(image).suffix.lower() == SHARD:
-            samples += read_unlabelled(Path(image))
+            pool = load_unlabelled(Path(image), list_left_out=False)
+            samples += pool.unlabelled
+            left_out += (item for item in pool.skipped if item.kind != "not a picture")  # texts beside the images
         else:
             samples.append(Sample(ImageFile(Path(image)), -1))
-    return samples
+    return samples, left_out

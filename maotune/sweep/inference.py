@@ -17,6 +17,6 @@ def measure(trials: Iterable[Trial]) -> None:
             continue
         before = loaded.get(trial.recipe.clip)
         run = loaded[trial.recipe.clip] = load_run(trial.folder, clip=before.clip if before else None)
-        splits, _ = build_splits(run.recipe)
+        splits = build_splits(run.recipe).splits
         test = [*splits.tests.values()][-1]
         measure_inference(run.clip, run.learner(test.classes), test.samples).save(trial.folder)

@@ -71,7 +71,7 @@ def test_a_finished_run_is_reused_and_its_prompts_score_what_they_scored(before:
     assert f"finished before, in {folder}" in answer.err
     assert contents(folder) == files
     run = package.load(folder)
-    splits, _ = build_splits(run.recipe)
+    splits = build_splits(run.recipe).splits
     pipeline = Pipeline(run.clip, run.recipe)
     for name, test in splits.tests.items():
         learner = run.learner(test.classes)

@@ -1,7 +1,9 @@
 """``maotune data``, and the commands of docs/datasets.md, run."""
 
 import io
+import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 from maotune.data.sets.named import named_sets
 from tests.cli.conftest import Maotune
 from tests.data.sets.test_archives import tar
-from tests.toys import COLOURS, paint
+from tests.toys import COLOURS, paint, paint_photos
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
 
@@ -128,3 +130,132 @@ def test_several_data_sets_are_read_at_once(maotune: Maotune, photos: Path) -> N
     two = maotune("data", "check", photos / "photos", photos / "heap", "--json").json
     assert two["readable"] == one["readable"] + len([*(photos / "heap").iterdir()])
     assert two["skipped"] == one["skipped"]
+
+
+@pytest.fixture
+def messy(tmp_path: Path) -> Path:
+    """A folder with something of every kind that can be wrong."""
+    for name, (colour, wrapped) in {
+        "009.LadyBeetle": ((200, 30, 20), 5),
+        "owl": ((90, 70, 50), 9),
+        "c0": ((9, 9, 200), 20),
+    }.items():
+        for number in range(8):
+            paint(tmp_path / "photos" / name / f"{number}.png", colour, 100 * wrapped + number)
+    photos = tmp_path / "photos"
+    shutil.copy(photos / "c0" / "0.png", photos / "owl" / "copy.png")
+    paint(photos / "loose.png", (1, 2, 3), 1)
+    paint(photos / "@eaDir" / "thumb.jpg", (1, 2, 3), 2)
+    (photos / "hare").mkdir()
+    (photos / "owl" / "clip.mp4").write_bytes(b"....ftypmp42")
+    (photos / "c0" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    Image.new("RGB", (40, 40), (3, 3, 3)).save(photos / "owl" / "night.png")
+    return photos
+
+
+def test_everything_about_a_folder_on_one_screen(maotune: Maotune, messy: Path) -> None:
+    answer = maotune("data", "check", messy)
+    assert answer.code == 0
+    assert "photos: 3 classes (Lady Beetle, c0, ...), 27 images" in answer.out
+    assert re.search(r"4 +2 +2  Lady Beetle   \(on disk: 009.LadyBeetle\)", answer.out)
+    assert "1 class names look like codes, such as 'c0'" in answer.out
+    assert "1 empty folder, 1 in system folders, 1 loose, 1 truncated, 1 video" in answer.out
+    assert "copies: 1 picture has two labels" in answer.out
+    assert "nearly flat: 1 pictures show nothing, such as" in answer.out
+    assert "26 of 27 images can be read" in answer.out
+    assert len(answer.out.splitlines()) <= 24
+    assert maotune("data", "check", messy, "--strict").code == 1
+    document = maotune("data", "check", messy, "--json").json
+    assert document["readable"] == 26
+    assert {item["kind"] for item in document["skipped"]} == {
+        "truncated",
+        "empty folder",
+        "in system folders",
+        "loose",
+        "video",
+    }
+    (folder,) = document["sets"]
+    assert folder["renamed"] == {"009.LadyBeetle": "Lady Beetle"}
+    assert folder["classes"]["c0"] == {"train": 4, "val": 2, "test": 3}
+    assert [Path(name).name for name in folder["flat"]] == ["night.png"]
+
+
+def test_a_clean_folder_is_content(maotune: Maotune, tmp_path: Path) -> None:
+    photos = paint_photos(tmp_path)
+    (photos / ".DS_Store").write_bytes(b"Bud1")
+    answer = maotune("data", "check", photos, "--strict")
+    assert answer.code == 0, answer.out
+    assert answer.out.startswith("photos: 4 classes (fire, rain, ...), 28 images: 12 train, 8 val, 8 test")
+    assert answer.out.endswith("all 28 images can be read\n")
+    assert "left out" not in answer.out
+
+
+def test_what_is_left_out_of_a_run_is_in_its_result_and_strict_makes_it_an_error(
+    maotune: Maotune, messy: Path, tmp_path: Path
+) -> None:
+    train = ("train", "--data", messy, "protocol=few-shot", "epochs=1", "shots=4", "--folder", tmp_path / "runs")
+    answer = maotune(*train, "--json")
+    assert answer.code == 0, answer.err
+    assert "photos: 3 classes (Lady Beetle, c0, ...), 27 images" in " ".join(answer.err.split())
+    assert answer.err.count("3 classes (Lady") == 1
+    (run,) = answer.json["runs"]
+    kinds = {Path(item["name"]).name: item["kind"] for item in run["skipped"]}
+    expected = {"photos": "loose", "@eaDir": "in system folders", "hare": "empty folder", "clip.mp4": "video"}
+    assert {name: kinds.get(name) for name in expected} == expected
+    assert any("two labels" in remark or "are also test images" in remark for remark in run["remarks"])
+    strict = maotune(*train, "--strict", "--seed", 2)
+    assert strict.code == 1
+    assert "left out, and strict is set: 1 empty folder, 1 in system folders, 1 loose, 1 video" in strict.err
+
+
+def test_pictures_that_are_tuned_on_and_scored_are_in_plan_and_result(maotune: Maotune, tmp_path: Path) -> None:
+    photos = paint_photos(tmp_path, train=4)
+    for number, image in enumerate(sorted((photos / "test" / "rain").iterdir())):
+        with Image.open(image) as picture:
+            picture.resize((64, 80)).save(photos / "train" / "rain" / f"again-{number}.png")
+        shutil.copy(image, photos / "train" / "rain" / f"copy-{number}.png")
+    answer = maotune(
+        "train", "--data", photos, "protocol=few-shot", "epochs=1", "--folder", tmp_path / "runs", "--json"
+    )
+    assert answer.code == 0, answer.err
+    (run,) = answer.json["runs"]
+    assert any(remark.startswith("2 of 20 training images are also test (all) images") for remark in run["remarks"])
+    assert "note: 2 of 20 training images are also test (all) images" in answer.err
+
+
+def test_a_class_without_a_readable_training_image_is_an_error(maotune: Maotune, tmp_path: Path) -> None:
+    photos = paint_photos(tmp_path)
+    for image in (photos / "train" / "rain").iterdir():
+        image.write_bytes(image.read_bytes()[:60])
+    answer = maotune("train", "--data", photos, "epochs=1", "--folder", tmp_path / "runs")
+    assert answer.code == 1
+    assert "no training image of the class 'rain' can be read: 3 " in answer.err
+
+
+def test_a_name_that_is_not_utf8_is_tuned_on_and_predicted(maotune: Maotune, tmp_path: Path) -> None:
+    photos = paint_photos(tmp_path)
+    first = min((photos / "train" / "rain").iterdir())
+    os.rename(first, os.fsencode(first.parent) + b"/caf\xe9.png")
+    answer = maotune("train", "--data", photos, "epochs=1", "--folder", tmp_path / "runs")
+    assert answer.code == 0, answer.err
+    (run,) = (tmp_path / "runs").iterdir()
+    predicted = maotune("predict", run, photos / "train" / "rain")
+    assert predicted.code == 0, predicted.err
+    assert len(predicted.out.splitlines()) == 3
+    assert len(maotune("predict", run, photos / "train" / "rain", "--json").json["images"]) == 3
+
+
+def test_what_is_left_out_of_a_folder_to_predict_is_told(maotune: Maotune, messy: Path, tmp_path: Path) -> None:
+    photos = paint_photos(tmp_path)
+    assert maotune("train", "--data", photos, "epochs=1", "--folder", tmp_path / "runs").code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    answer = maotune("predict", run, messy / "owl", "--json")
+    assert answer.code == 0, answer.err
+    assert [Path(item["image"]).name for item in answer.json["skipped"]] == ["clip.mp4"]
+    assert len(answer.json["images"]) == 10
+    strict = maotune("predict", run, messy / "owl", "--strict")
+    assert strict.code == 1
+    assert "1 video" in strict.err
+    same = maotune("predict", run, messy / "owl", "--classes", "rain,Rain")
+    assert same.code == 1
+    assert "'rain' and 'Rain' are the same text" in same.err

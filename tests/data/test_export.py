@@ -8,7 +8,7 @@ from PIL import Image
 from maotune.data.export import describe, export
 from maotune.data.images.decode import ImageFile, MemoryImage
 from maotune.data.sets.dataset import Dataset, Sample
-from maotune.data.sets.readers import read_folder
+from maotune.data.sets.folders import read_folder
 from tests.data.conftest import Paint
 
 
@@ -21,7 +21,7 @@ def dataset(paint: Paint) -> Dataset:
     drawn = MemoryImage(Image.new("RGB", (8, 8), (1, 2, 3)), "drawn")
     return Dataset(
         "planes",
-        ("F-16A/B", "cat", "CAT"),
+        ("F-16A/B", "cat:", "Cat?"),
         train=(Sample(files[0], 2), Sample(files[1], 0), Sample(drawn, 1)),
         val=(Sample(files[2], 2),),
         unlabelled=(Sample(files[3], -1),),
@@ -42,7 +42,7 @@ def test_a_data_set_comes_back_as_it_went(dataset: Dataset, tmp_path: Path) -> N
         assert content(back, split) == content(dataset, split)
     copied = tmp_path / "out/planes/train/F-16A_B/00001.jpg"
     assert copied.read_bytes() == Path(dataset.train[1].image.name).read_bytes()
-    assert (tmp_path / "out/planes/train/cat/00002.png").is_file()
+    assert (tmp_path / "out/planes/train/cat_/00002.png").is_file()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["planes"]
 
 
@@ -66,5 +66,5 @@ def test_descriptions_count_and_name_empty_classes(dataset: Dataset) -> None:
     assert list(found.splits) == ["train", "val", "unlabelled"]
     train, val, unlabelled = found.splits.values()
     assert (train.images, train.smallest, train.largest, train.empty) == (3, 1, 1, ())
-    assert (val.images, val.smallest, val.largest, val.empty) == (1, 0, 1, ("F-16A/B", "cat"))
+    assert (val.images, val.smallest, val.largest, val.empty) == (1, 0, 1, ("F-16A/B", "cat:"))
     assert (unlabelled.images, unlabelled.empty) == (1, ())

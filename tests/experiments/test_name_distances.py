@@ -52,7 +52,7 @@ def test_the_draws_are_those_of_a_run(changed: dict[str, Any]) -> None:
         taken[name] = [first_epoch(batch) for batch in sampler.epoch(0)]
         return bench.make_batches(samples, labels, sampler, training=training)
 
-    splits, _ = build_splits(given)
+    splits = build_splits(given).splits
     bench = Pipeline(toy_clip(), given, keep=False)
     of_run = replace(mao_task(given, bench, splits, lambda made: None), make_batches=record)
     for name, method in (("random", "plain"), ("hard", "mao")):

@@ -14,7 +14,7 @@ from maotune.data.draw import base_new, few_shot
 from maotune.data.sets.catalog import load_dataset
 from maotune.data.sets.dataset import Sample
 from maotune.data.sets.named import named_sets
-from maotune.data.sets.readers import read_split_json
+from maotune.data.sets.tables import read_split_json
 from maotune.recipe import load_recipe
 from maotune.runs.build import build_splits
 from tests.golden import FAKE_DATASETS, GOLDEN
@@ -81,7 +81,7 @@ def test_a_run_tunes_on_the_draw_of_coop(with_splits: Path, name: str) -> None:
     golden = RUNS[name]
     folder = with_splits / golden["folder"]
     recipe = load_recipe(None, {"data.source": name, "data.root": str(with_splits), "data.shots": 4, "seed": 1})
-    splits, skipped = build_splits(recipe)
+    splits, skipped, _ = build_splits(recipe)
     assert not skipped
     assert listed(splits.shots, folder) == golden["runs"]["shots4_seed1_base"]["train"]
     assert splits.unlabelled is not None

@@ -43,7 +43,7 @@ def sweep(folder: Path, experiment: str, planned: Sequence[PlannedRun], quality:
 def finish(trial: Trial, quality: Quality) -> None:
     """Write what a run would have written."""
     recipe = trial.recipe
-    splits, _ = build_splits(recipe)
+    splits = build_splits(recipe).splits
     random = np.random.default_rng(zlib.crc32(recipe.slug.encode()))
     names = STAGES.get(recipe.method, (recipe.method,))
     names = names if splits.new_stage else names[:1]

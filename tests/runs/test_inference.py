@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from maotune.clip import FrozenCLIP
-from maotune.data.sets.readers import read_folder
+from maotune.data.sets.folders import read_folder
 from maotune.learners import LEARNERS
 from maotune.recipe import load_recipe
 from maotune.runs.build import build_learner

@@ -52,7 +52,7 @@ def drawn(toy: Dataset, split: Split = "test", **options: bool) -> tuple[Splits,
     def draw(datasets: Sequence[Dataset]) -> Splits:
         return base_to_new(datasets[0], 2, 1, "balanced", split)
 
-    splits, skipped = draw_readable(draw, [toy], **{"strict": False, "whole_train": False} | options)
+    splits, skipped, _ = draw_readable(draw, [toy], **{"strict": False, "whole_train": False} | options)
     return splits, [image.name for image in skipped]
 
 
@@ -116,7 +116,7 @@ def test_strict_stops_at_one_that_is_needed() -> None:
 
 def test_a_class_of_which_nothing_can_be_read_is_named() -> None:
     broken = [f"train/2/{number}" for number in range(12)]
-    with pytest.raises(ValueError, match="class 'cow' is without any training image"):
+    with pytest.raises(ValueError, match="no training image of the class 'cow' can be read: 2 broken"):
         drawn(dataset(Counter(), broken))
 
 
@@ -125,8 +125,12 @@ def test_adapt_finds_what_is_missing_when_it_is_read() -> None:
     reads: Counter[str] = Counter()
     heap = tuple(Sample(Picture(name, reads), -1) for name in ("heap/1", "heap/2 gone broken", "test/0/0"))
     toy = replace(dataset(reads, ["val/1/1"]), unlabelled=heap)
-    splits, skipped = draw_readable(lambda sets: adapt(sets[0], 2, 1), [toy], strict=False, whole_train=False)
-    assert sorted(image.name for image in skipped) == ["heap/2 gone broken", "val/1/1 broken"]
+    splits, skipped, _ = draw_readable(lambda sets: adapt(sets[0], 2, 1), [toy], strict=False, whole_train=False)
+    assert {item.name: item.kind for item in skipped} == {
+        "heap/2 gone broken": "broken",
+        "val/1/1 broken": "broken",
+        "test/0/0": "also scored",
+    }
     assert splits.unlabelled is not None
     assert [sample.image.name for sample in splits.unlabelled.samples] == ["heap/1"]
     assert len(splits.tests["val"].samples) == 11
@@ -138,7 +142,7 @@ def test_of_a_recipe(tmp_path: Path) -> None:
     (photos / "val" / "sun" / "cut.png").write_bytes(b"\x89PNG\r")
     (tmp_path / "heap" / "cut.png").write_bytes(b"\x89PNG\r\n")
     given = {"data.source": str(photos), "data.unlabelled": str(tmp_path / "heap")}
-    splits, skipped = build_splits(load_recipe(None, given))
+    splits, skipped, _ = build_splits(load_recipe(None, given))
     assert [Path(image.name).parent.name for image in skipped] == ["heap", "sun", "sun"]
     assert {name: len(test.samples) for name, test in splits.tests.items()} == {"val": 8, "test": 8}
     assert splits.unlabelled is not None

@@ -85,7 +85,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         return Image.open(file, formats=formats_of(name))
     except UnidentifiedImageError:
         file.seek(0)
-        if (refusal := why_unreadable(name, file.read(HEAD))) and refusal.kind != "other file":
+        if (refusal := why_unreadable(name, file.read(HEAD))) and refusal.kind != "not a picture":
             raise UnreadableImage.about(name, refusal.reason, refusal.kind) from None
         raise
 

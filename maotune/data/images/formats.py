@@ -78,7 +78,7 @@ class Unsupported(NamedTuple):
     """A file that is no picture of a format that can be read."""
 
     kind: str
-    """``format not supported``, ``video``, ``archive``, ``other file``."""
+    """``format not supported``, ``video``, ``archive``, ``not a picture``."""
     reason: str
     """What it is, and what helps."""
 
@@ -112,7 +112,7 @@ def why_unreadable(name: str, head: bytes) -> Unsupported | None:
     if suffix in _BY_SUFFIX:
         kind, what, remedy = _BY_SUFFIX[suffix]
         return Unsupported(kind, f"{what}: {remedy}")
-    return None if suffix in SUFFIXES else Unsupported("other file", "no picture")
+    return None if suffix in SUFFIXES else Unsupported("not a picture", "no picture")
 
 
 def formats_of(name: str) -> tuple[str, ...]:

@@ -1,20 +1,12 @@
 """Find out which of many images can be read."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from maotune.data.images.decode import Progress
+from maotune.data.images.duplicates import Look, look_at
 from maotune.data.images.threads import map_in_threads
-from maotune.data.sets.dataset import Sample, UnreadableImage
-
-
-class Skipped(NamedTuple):
-    """An image that cannot be read."""
-
-    name: str
-    kind: str
-    reason: str
+from maotune.data.sets.dataset import Sample, Skipped, UnreadableImage, list_skipped
 
 
 class ScanResult(NamedTuple):
@@ -28,16 +20,22 @@ class ScanResult(NamedTuple):
         total = len(self.kept) + len(self.skipped)
         if not self.skipped:
             return f"all {total} images can be read"
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(s.kind for s in self.skipped).items()))
-        lines = [f"{len(self.skipped)} of {total} images cannot be used: {kinds}"]
-        lines += [f"  {image.reason}" for image in self.skipped[:most]]
-        if len(self.skipped) > most:
-            lines.append(f"  ... and {len(self.skipped) - most} more")
-        return "\n".join(lines)
+        return f"{len(self.skipped)} of {total} images cannot be used: {list_skipped(self.skipped, most)}"
 
 
-def scan_images(samples: Sequence[Sample], strict: bool = False, progress: Progress | None = None) -> ScanResult:
+def scan_images(
+    samples: Sequence[Sample],
+    strict: bool = False,
+    progress: Progress | None = None,
+    looks: dict[str, Look] | None = None,
+) -> ScanResult:
     """Decode every image once, in threads, and separate those that cannot be used. Files are never changed.
+
+    Args:
+        samples: the images.
+        strict: an image that cannot be used is an error.
+        progress: called after each image.
+        looks: filled with the looks of the images, by name, to find copies and flat pictures (``duplicates``).
 
     Raises:
         UnreadableImage: ``strict`` and an image cannot be used; the message counts and lists them.
@@ -45,9 +43,11 @@ def scan_images(samples: Sequence[Sample], strict: bool = False, progress: Progr
 
     def attempt(sample: Sample) -> Skipped | None:
         try:
-            sample.image.read()
+            picture = sample.image.read()
         except UnreadableImage as error:
             return Skipped(sample.image.name, error.kind, str(error))
+        if looks is not None:
+            looks[sample.image.name] = look_at(picture)
         return None
 
     kept: list[Sample] = []

@@ -1,13 +1,18 @@
 """Load data sets by name or path."""
 
 import difflib
+import logging
 import random
 from pathlib import Path
 
 from maotune.data.sets import coop, hub, icons
-from maotune.data.sets.dataset import Dataset, Sample
+from maotune.data.sets.class_names import remarks_on_names
+from maotune.data.sets.dataset import Dataset, list_skipped
+from maotune.data.sets.folders import read_folder, read_unlabelled
 from maotune.data.sets.named import named_sets
-from maotune.data.sets.readers import read_folder, read_split_json, read_table, read_unlabelled
+from maotune.data.sets.tables import read_split_json, read_table
+
+log = logging.getLogger(__name__)
 
 _FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), a .json file (CoOp's split), or hub:PATH_OR_ID"
 
@@ -17,15 +22,19 @@ def names() -> tuple[str, ...]:
     return (*icons.SETS, *named_sets())
 
 
-def load_unlabelled(source: str | Path) -> tuple[Sample, ...]:
+def load_unlabelled(source: str | Path, *, list_left_out: bool = True) -> Dataset:
     """Load images without labels: a folder, tar shards (a file, a folder, a pattern), or a data set of ``hub.FORM``.
 
     Raises:
         ValueError: no image. NotADirectoryError: no such folder or shard.
     """
     if str(source).startswith(hub.PREFIX):
-        return hub.read_hub_unlabelled(str(source))
-    return read_unlabelled(Path(source).expanduser())
+        return Dataset(str(source), (), unlabelled=hub.read_hub_unlabelled(str(source)))
+    pool = read_unlabelled(Path(source).expanduser())
+    log.info("%s: %d images without labels", source, len(pool.unlabelled))
+    if list_left_out and pool.skipped:
+        log.warning("%s: left out: %s", source, list_skipped(pool.skipped))
+    return pool
 
 
 def load_dataset(
@@ -34,6 +43,9 @@ def load_dataset(
     classes: Path | None = None,
     fractions: tuple[float, float] = (0.5, 0.2),
     stream: random.Random | None = None,
+    *,
+    as_words: bool = True,
+    announce: bool = True,
 ) -> Dataset:
     """Load a data set by name (``names()``), or from a folder, a table, CoOp's split file, or the hub.
 
@@ -41,9 +53,12 @@ def load_dataset(
         source: name or path, or ``hub.FORM``.
         root: where the images are. A name of ``named_sets()`` needs the folder of all data sets; for a table or split
             file it is the folder that paths count from, if that is not the file's own.
-        classes: class names file: order and display names of the classes (``readers.read_class_names``).
+        classes: class names file: order and display names of the classes (``read_class_names``).
         fractions: shares of train and val where a folder or table has no splits; the rest is test.
         stream: draws the split of a data set in CoOp's layout that has no split file (``coop.load``).
+        as_words: write names of folders and labels as words (``class_names.names_as_words``), where there is no
+            class names file.
+        announce: log the size of one's own data, what was left out, and what to know about the class names.
 
     Raises:
         ValueError: no such data set (with the nearest names), or it cannot be understood.
@@ -57,15 +72,29 @@ def load_dataset(
         if root is None:
             raise ValueError(f"{name} is not shipped: give the folder that holds {named_sets()[name].folder} as root")
         return coop.load(name, root, stream)
+    dataset = _load_own(source, root, classes, fractions, as_words)
+    if announce:
+        log.info("%s: %s", dataset.name, dataset.summary())
+        if dataset.skipped:
+            log.warning("%s: left out: %s", dataset.name, list_skipped(dataset.skipped))
+        for remark in remarks_on_names(dataset.classes, dataset.renamed):
+            log.warning("%s: %s", dataset.name, remark)
+    return dataset
+
+
+def _load_own(
+    source: str | Path, root: Path | None, classes: Path | None, fractions: tuple[float, float], as_words: bool
+) -> Dataset:
+    name = str(source)
     if name.startswith(hub.PREFIX):
-        return hub.read_hub(name, classes, fractions)
+        return hub.read_hub(name, classes, fractions, as_words=as_words)
     path = Path(source).expanduser()
     if path.is_dir():
-        return read_folder(path, classes, fractions)
+        return read_folder(path, classes, fractions, as_words=as_words)
     if path.is_file():
         match path.suffix.lower():
             case ".csv" | ".tsv" | ".jsonl" | ".ndjson":
-                return read_table(path, root, classes, fractions)
+                return read_table(path, root, classes, fractions, as_words=as_words)
             case ".json" if classes is None:
                 return read_split_json(path, root)
             case ".json":

@@ -13,9 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from maotune.data.sets.class_names import read_text
 from maotune.data.sets.dataset import Dataset
+from maotune.data.sets.labels import Item, Splits, labelled_dataset
 from maotune.data.sets.named import NamedSet, named_sets
-from maotune.data.sets.readers import Item, Splits, folders_in, images_in, labelled_dataset, read_text, split_items
+from maotune.data.sets.tables import split_items
+from maotune.data.sets.walk import FolderWalk, list_pictures
 
 T = TypeVar("T")
 
@@ -82,9 +85,9 @@ def _halved(classes: Sequence[tuple[int, str, list[Path]]], stream: random.Rando
 
 def _class_folders(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     """One folder per class, without any annotation."""
-    tops = [top for top in folders_in(folder / row.images) if top.name not in row.ignored_folders]
+    tops = [top for top in _folders_in(folder / row.images) if top.name not in row.ignored_folders]
     return _halved(
-        [(label, row.class_names.get(top.name, top.name), images_in(top, top)) for label, top in enumerate(tops)],
+        [(label, row.class_names.get(top.name, top.name), list_pictures(top)) for label, top in enumerate(tops)],
         stream,
     )
 
@@ -187,18 +190,31 @@ def _imagenet_test(row: NamedSet, folder: Path, stream: random.Random) -> Splits
 def _imagenet_v2(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     """Folders are named 0 to 999, the position in the list of class names."""
     names = list(_synset_names(folder).values())
-    numbered = sorted((int(top.name), top) for top in folders_in(folder / row.images) if top.name.isdecimal())
+    numbered = sorted((int(top.name), top) for top in _folders_in(folder / row.images) if top.name.isdecimal())
     if numbered and numbered[-1][0] >= len(names):
         raise ValueError(f"{numbered[-1][1]} is beyond the {len(names)} names of {folder / 'classnames.txt'}")
-    return {"test": [(image, label, names[label]) for label, top in numbered for image in images_in(top, top)]}
+    return {"test": [(image, label, names[label]) for label, top in numbered for image in list_pictures(top)]}
 
 
 def _synsets(folder: Path, images: str) -> list[Item]:
     names = _synset_names(folder)
-    tops = folders_in(folder / images)
+    place = folder / images
+    tops = _folders_in(place)
+    if loose := FolderWalk(place).loose(place):
+        raise ValueError(
+            f"{len(loose)} pictures lie in {place} and in no class folder, such as {loose[0].name}: "
+            f"`maotune data prepare imagenet --root {folder.parent}` sorts ImageNet's validation images, with "
+            f"ILSVRC2012_devkit_t12.tar.gz in {folder}; take other pictures out"
+        )
+    if len(tops) == 1 and tops[0].name not in names and {inner.name for inner in _folders_in(tops[0])} & {*names}:
+        raise ValueError(f"the class folders lie one level too deep: mv {tops[0]}/* {place}/")
     if strange := [top for top in tops if top.name not in names]:
         raise ValueError(f"{folder / 'classnames.txt'} has no name for {strange[0]}")
-    return [(image, label, names[top.name]) for label, top in enumerate(tops) for image in images_in(top, top)]
+    return [(image, label, names[top.name]) for label, top in enumerate(tops) for image in list_pictures(top)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return FolderWalk(folder).subfolders(folder)
 
 
 def _synset_names(folder: Path) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The data set: images that can be read, labels, class names, splits."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -39,6 +40,31 @@ class Sample:
     label: int
 
 
+class Skipped(NamedTuple):
+    """What a reader left out: a file, or a folder with all that is in it."""
+
+    name: str
+    """Its path."""
+    kind: str
+    """Groups the reasons for a report."""
+    reason: str
+    """A sentence that begins with the name, and says what helps."""
+    pictures: int = 1
+    """Number of pictures, or of files that might be some."""
+
+
+def list_skipped(skipped: Sequence[Skipped], most: int = 5) -> str:
+    """Return the counts by kind, then up to ``most`` of the reasons, one per line."""
+    counts: Counter[str] = Counter()
+    for item in skipped:
+        counts[item.kind] += item.pictures
+    lines = [", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))]
+    lines += [f"  {item.reason}" for item in skipped[:most]]
+    if len(skipped) > most:
+        lines.append(f"  ... and {len(skipped) - most} more")
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """A data set with its splits, any of which may be empty."""
@@ -51,6 +77,18 @@ class Dataset:
     unlabelled: Sequence[Sample] = ()
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """Texts for zero-shot; ``{}`` stands for the class name."""
+    skipped: tuple[Skipped, ...] = ()
+    """Everything that the reader left out; images that turn out unreadable come later (``scan_images``)."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Labels on disk that are written as words for the model, with the class names made of them."""
+
+    def summary(self) -> str:
+        """Return the size in a line: ``6 classes (owl, rabbit, ...), 96 images: 48 train, 19 val, 29 test``."""
+        sizes = {split: len(getattr(self, split)) for split in ("train", "val", "test", "unlabelled")}
+        shown = ", ".join(map(printable, self.classes[:2])) + (", ..." if len(self.classes) > 2 else "")
+        classes = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}" + (f" ({shown})" if shown else "")
+        parts = ", ".join(f"{size:,} {split}" for split, size in sizes.items() if size)
+        return f"{classes}, {sum(sizes.values()):,} images" + (f": {parts}" if parts else "")
 
 
 class UnreadableImage(ValueError):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from maotune.data.images.decode import ImageFile, upright_rgb
 from maotune.data.sets.dataset import Dataset, ImageRef, Sample, UnreadableImage
-from maotune.data.sets.readers import SPLIT_NAMES, number_labels, split_by_shares
+from maotune.data.sets.labels import number_labels, split_by_shares, split_of
 
 PREFIX = "hub:"
 """Beginning of such a source."""
@@ -62,7 +62,13 @@ class HubImage:
         return bytes(cell["bytes"]) if cell["bytes"] else ImageFile(Path(cell["path"]))
 
 
-def read_hub(source: str, classes: Path | None = None, fractions: tuple[float, float] = (0.5, 0.2)) -> Dataset:
+def read_hub(
+    source: str,
+    classes: Path | None = None,
+    fractions: tuple[float, float] = (0.5, 0.2),
+    *,
+    as_words: bool = True,
+) -> Dataset:
     """Read a labelled data set: its column of pictures, its column of class labels, its splits.
 
     Labels are of the type ``ClassLabel``, else texts. Splits are recognised by their usual names (``validation``). If
@@ -72,8 +78,9 @@ def read_hub(source: str, classes: Path | None = None, fractions: tuple[float, f
 
     Args:
         source: ``FORM``; columns and splits are named where there are several that could be meant.
-        classes: class names file (``readers.read_class_names``).
+        classes: class names file (``read_class_names``).
         fractions: shares of train and val.
+        as_words: as in ``number_labels``.
 
     Raises:
         ValueError: it cannot be loaded, or columns or splits are missing or could be several.
@@ -112,7 +119,7 @@ def read_hub(source: str, classes: Path | None = None, fractions: tuple[float, f
     if not any(labelled.values()):
         raise ValueError(f"{source}: no row has a label in its column {label!r}")
     name = source.removeprefix(PREFIX).partition("?")[0].rstrip("/").rpartition("/")[2]
-    return number_labels(name, labelled, unlabelled, classes, "label", names)
+    return number_labels(name, labelled, unlabelled, classes, "label", names, as_words=as_words)
 
 
 def read_hub_unlabelled(source: str) -> tuple[Sample, ...]:
@@ -187,7 +194,7 @@ def _splits(source: str, splits: Mapping[str, Any], options: Mapping[str, str]) 
     """Return the data set's name of each split that is used, by our name."""
     chosen: dict[str, str] = {}
     for its_name in splits:
-        if (split := SPLIT_NAMES.get(its_name.lower())) is not None:
+        if (split := split_of(its_name)) is not None:
             chosen.setdefault(split, its_name)
     named = {split: options[split] for split in ("train", "val", "test") if split in options}
     if strange := [its_name for its_name in named.values() if its_name not in splits]:

@@ -13,8 +13,9 @@ from maotune.data.images.decode import Progress
 from maotune.data.sets import coop
 from maotune.data.sets.archives import ArchiveError, unpack
 from maotune.data.sets.check import Missing, is_there
+from maotune.data.sets.class_names import read_text
 from maotune.data.sets.named import Part, named_sets
-from maotune.data.sets.readers import read_text
+from maotune.data.sets.walk import FolderWalk
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +60,25 @@ def prepare(name: str, root: Path, archives: Path | None = None, progress: Progr
     parts = (*split, *row.parts)
     todo: dict[Path, list[Part]] = {}
     missing = []
+    made = []
     for part in parts:
-        if is_there(folder / part.path):
+        if part.finish == "sort-validation" and _is_flat(folder / part.path):
+            devkit = _first([place / (part.also or "") for place in places])
+            if devkit is None:
+                missing.append(part)
+                continue
+            _sort_validation(folder / part.path, devkit, progress or (lambda done, total: None))
+            made.append(part.path)
+        elif is_there(folder / part.path):
             continue
-        if (archive := _find(part, places, root)) is not None:
+        elif (archive := _find(part, places, root)) is not None:
             todo.setdefault(archive, []).append(part)
         else:
             missing.append(part)
     for archive, its_parts in todo.items():
         folder.mkdir(parents=True, exist_ok=True)
         _unpack_parts(archive, its_parts, folder, places, progress)
-    made = [part.path for its_parts in todo.values() for part in its_parts]
+    made += [part.path for its_parts in todo.values() for part in its_parts]
     split_there = row.split_file is not None and (folder / row.split_file).is_file()
     return Prepared(
         name,
@@ -80,6 +89,11 @@ def prepare(name: str, root: Path, archives: Path | None = None, progress: Progr
             Missing.from_part(part) for part in missing if part not in split and not (part.annotation and split_there)
         ),
     )
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether pictures lie in the folder that belong into class folders."""
+    return folder.is_dir() and FolderWalk(folder).has_loose(folder)
 
 
 def _find(part: Part, places: Sequence[Path], root: Path) -> Path | None:
@@ -149,7 +163,10 @@ def _unpack_synsets(folder: Path, _: Path | None, alive: Progress) -> None:
 
 
 def _sort_validation(folder: Path, devkit: Path | None, alive: Progress) -> None:
-    """Sort ImageNet's validation images into one folder per class, by the labels in the development kit."""
+    """Sort ImageNet's validation images into one folder per class, by the labels in the development kit.
+
+    Those that lie in class folders already stay: after an interruption, the rest is sorted.
+    """
     assert devkit is not None  # the part is not made without it
     kit = folder.with_name(f"{folder.name}.kit")
     data = "ILSVRC2012_devkit_t12/data"
@@ -157,7 +174,8 @@ def _sort_validation(folder: Path, devkit: Path | None, alive: Progress) -> None
     synsets = coop.read_matlab(kit / _META)["synsets"].squeeze()
     by_number = {int(row["ILSVRC2012_ID"].squeeze()): str(row["WNID"].squeeze()) for row in synsets}
     truth = [int(line) for line in read_text(kit / _TRUTH).split()]
-    images = sorted(image for image in folder.iterdir() if image.is_file())
+    shutil.rmtree(kit)
+    images = sorted((path for path in folder.rglob("[!.]*") if path.is_file()), key=lambda path: path.name)
     if len(images) != len(truth):
         raise ArchiveError(f"{len(images)} validation images, but {devkit} has labels for {len(truth)}: get them again")
     for image, number in zip(images, truth, strict=True):

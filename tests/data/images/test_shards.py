@@ -13,7 +13,7 @@ from maotune.data.images.decode import ImageFile
 from maotune.data.images.scan import scan_images
 from maotune.data.images.shards import read_shard
 from maotune.data.sets.dataset import ImageRef, Sample, UnreadableImage
-from maotune.data.sets.readers import read_unlabelled
+from maotune.data.sets.folders import read_unlabelled
 
 
 def picture(name: str) -> bytes:
@@ -58,7 +58,7 @@ def test_the_order_of_files_and_members_does_not_matter(tmp_path: Path) -> None:
         for name, of_shard in shuffled.sample(parts, len(parts)):
             shard(heap / name, shuffled.sample(of_shard, len(of_shard)))
         (heap / members[11]).write_bytes(picture(members[11]))
-        found = read_unlabelled(heap)
+        found = read_unlabelled(heap).unlabelled
         assert {sample.label for sample in found} == {-1}
         listed.append([sample.image.name.removeprefix(str(heap)) for sample in found])
     assert listed[0][0] == "/11.png"
@@ -70,10 +70,14 @@ def test_one_shard_several_by_a_pattern_or_a_folder(tmp_path: Path) -> None:
     shard(tmp_path / "a-0.tar", ["0.png"])
     shard(tmp_path / "a-1.tar", ["1.png"])
     shard(tmp_path / "more" / "b.tar", ["2.png"])
-    assert names([s.image for s in read_unlabelled(tmp_path / "a-0.tar")]) == ["0.png"]
-    assert names([s.image for s in read_unlabelled(tmp_path / "a-*.tar")]) == ["0.png", "1.png"]
-    assert names([s.image for s in read_unlabelled(tmp_path / "**" / "*.tar")]) == ["0.png", "1.png", "2.png"]
-    assert names([s.image for s in read_unlabelled(tmp_path)]) == ["0.png", "1.png", "2.png"]
+    assert names([s.image for s in read_unlabelled(tmp_path / "a-0.tar").unlabelled]) == ["0.png"]
+    assert names([s.image for s in read_unlabelled(tmp_path / "a-*.tar").unlabelled]) == ["0.png", "1.png"]
+    assert names([s.image for s in read_unlabelled(tmp_path / "**" / "*.tar").unlabelled]) == [
+        "0.png",
+        "1.png",
+        "2.png",
+    ]
+    assert names([s.image for s in read_unlabelled(tmp_path).unlabelled]) == ["0.png", "1.png", "2.png"]
     with pytest.raises(ValueError, match="holds no images"):
         read_unlabelled(tmp_path / "c-*.tar")
     with pytest.raises(NotADirectoryError, match=r"neither a folder nor a .tar file"):
@@ -141,7 +145,7 @@ def test_a_size_below_nothing_does_not_send_the_reader_round_in_circles(tmp_path
 def test_what_is_no_shard_is_listed_as_unreadable(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "0.tar"
     path.write_bytes(content)
-    kept, skipped = scan_images(read_unlabelled(path))
+    kept, skipped = scan_images(read_unlabelled(path).unlabelled)
     assert not kept
     assert "no tar archive that can be read in place" in skipped[0].reason
 

@@ -6,7 +6,8 @@ import pytest
 
 from maotune.data.sets.catalog import load_dataset, names
 from maotune.data.sets.named import named_sets
-from tests.data.sets.test_readers import labelled, touch, write_table
+from tests.data.sets.test_folders import labelled, touch
+from tests.data.sets.test_tables import write_table
 
 
 def test_every_name_is_listed_once() -> None:

@@ -195,11 +195,11 @@ def test_splits_of_other_names(tmp_path: Path) -> None:
 
 
 def test_all_of_it_as_unlabelled_images(pets: Path, tmp_path: Path) -> None:
-    heap = load_unlabelled(f"hub:{pets}")
+    heap = load_unlabelled(f"hub:{pets}").unlabelled
     assert len(heap) == 13
     assert {sample.label for sample in heap} == {-1}
     bare = write(tmp_path / "bare.parquet", {"image": ["a", "b"]}, image=datasets.Image())
-    assert len(load_unlabelled(Path(f"hub:{bare}"))) == 2, "a setting of the recipe is a path"
+    assert len(load_unlabelled(Path(f"hub:{bare}")).unlabelled) == 2, "a setting of the recipe is a path"
 
 
 def test_broken_rows_are_unreadable_pictures(tmp_path: Path) -> None:

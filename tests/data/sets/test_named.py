@@ -12,7 +12,7 @@ from maotune.data.sets.check import check
 from maotune.data.sets.named import NamedSet, named_sets, sets_of
 from maotune.data.sets.prepare import FINISH, prepare
 from tests.data.sets.test_archives import tar
-from tests.data.sets.test_readers import labelled
+from tests.data.sets.test_folders import labelled
 
 TABLE = Path(named.__file__).with_suffix(".toml")
 

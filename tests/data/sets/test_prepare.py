@@ -18,7 +18,7 @@ from maotune.data.sets.check import check
 from maotune.data.sets.named import Counts, named_sets
 from maotune.data.sets.prepare import prepare
 from tests.data.sets.test_archives import tar, tree, zipped
-from tests.data.sets.test_readers import labelled
+from tests.data.sets.test_folders import labelled
 
 
 def jpegs(*names: str) -> dict[str, bytes]:
@@ -188,6 +188,30 @@ def test_imagenet_becomes_a_folder_a_class(imagenet: Path) -> None:
     assert sorted(tree(folder / "images" / "train")) == [f"n{c}/n{c}_{n}.JPEG" for c in (1, 2, 3) for n in (0, 1)]
     assert sorted(path.name for path in folder.iterdir()) == ["classnames.txt", "images"]
     assert sorted(path.name for path in (folder / "images").iterdir()) == ["train", "val"]
+
+
+def test_validation_images_that_lie_loose_are_sorted(imagenet: Path) -> None:
+    prepare("imagenet", imagenet)
+    val = imagenet / "imagenet" / "images" / "val"
+    expected = load_dataset("imagenet", imagenet)
+    for image in [*val.rglob("*.JPEG")][:3]:  # the fourth was sorted before an interruption
+        image.rename(val / image.name)
+    with pytest.raises(ValueError, match=r"3 pictures lie in .*val and in no class folder, such as ILSVRC2012_val_.*"):
+        load_dataset("imagenet", imagenet)
+    assert "maotune data prepare imagenet" in str(check("imagenet", imagenet).problem)
+    assert prepare("imagenet", imagenet).made == ("images/val",)
+    assert load_dataset("imagenet", imagenet) == expected
+    assert sorted(path.name for path in val.parent.iterdir()) == ["train", "val"]
+
+
+def test_class_folders_one_level_too_deep(imagenet: Path) -> None:
+    prepare("imagenet", imagenet)
+    val = imagenet / "imagenet" / "images" / "val"
+    val.rename(imagenet / "elsewhere")
+    val.mkdir()
+    (imagenet / "elsewhere").rename(val / "val")
+    with pytest.raises(ValueError, match=r"one level too deep: mv .*val/val/"):
+        load_dataset("imagenet", imagenet)
 
 
 def test_imagenet_without_its_kit_says_what_is_missing(imagenet: Path) -> None:

@@ -1,0 +1,251 @@
+"""Read tables of images: CSV, TSV or JSON lines, and CoOp's split file."""
+
+import csv
+import io
+import json
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maotune.data.images.decode import ImageFile
+from maotune.data.sets.class_names import read_text
+from maotune.data.sets.dataset import Dataset
+from maotune.data.sets.labels import Splits, files_of, labelled_dataset, number_labels, split_by_shares, split_of
+from maotune.data.sets.walk import FolderWalk, relative
+
+Labelled = tuple[Path, str]
+
+PATH_COLUMNS = (
+    *("path", "file_name", "filename", "file", "filepath", "file_path"),
+    *("image", "image_path", "image_name", "image_file", "img", "img_path"),
+)
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "classname", "category", "choice", "target")
+SPLIT_COLUMNS = ("split", "subset", "set", "partition")
+"""Names of columns (lower case), as exporters write them; the first that is there counts."""
+_LINES = (".jsonl", ".ndjson")
+
+
+@dataclass
+class TableRows:
+    """The images of a table."""
+
+    splits: dict[str, list[Labelled]] = field(default_factory=dict)
+    unsplit: list[Labelled] = field(default_factory=list)
+    """Images with a label whose row names no split."""
+    unlabelled: list[Path] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    """Line by image."""
+
+
+def read_table(
+    path: Path,
+    root: Path | None = None,
+    classes: Path | None = None,
+    fractions: tuple[float, float] = (0.5, 0.2),
+    *,
+    as_words: bool = True,
+) -> Dataset:
+    """Read a table of images: CSV or TSV with a header, or JSON lines; columns ``path``, ``label``, maybe ``split``.
+
+    Paths are relative to ``root``, by default the table's folder. Splits are train, val, test, unlabelled; without
+    that column they are the folders of these names that all paths begin with, and without these, too, each class is
+    split by ``fractions``. An empty label means unlabelled. Labels that are all whole numbers are sorted as numbers.
+
+    Raises:
+        ValueError: a line that cannot be understood (named by its number), or none of the images exists.
+    """
+    root = path.parent if root is None else root
+    rows = read_rows(path, root)
+    _some_exist([Path(image) for image in rows.seen], path, root)
+    return number_labels(
+        path.stem,
+        files_of(split_rows(rows, root, fractions)),
+        map(ImageFile, rows.unlabelled),
+        classes,
+        "label",
+        as_words=as_words,
+    )
+
+
+def read_rows(path: Path, root: Path) -> TableRows:
+    """Read the rows of a table; see ``read_table``.
+
+    Raises:
+        ValueError: a line that cannot be understood (named by its number), or no line.
+    """
+    rows = TableRows()
+    for number, row in _rows(path):
+        where = f"{path}, line {number}"
+        if not (relative := _cell(row, PATH_COLUMNS)):
+            raise ValueError(f"{where}: no path; a line needs path and label, and may have split")
+        image = _locate(root, relative)
+        earlier = rows.seen.setdefault(os.path.normpath(image), number)
+        if earlier != number:
+            raise ValueError(f"{where}: {relative} stands in line {earlier} already")
+        label, split = " ".join(_cell(row, LABEL_COLUMNS).split()), _cell(row, SPLIT_COLUMNS)
+        kind = split_of(split) if split else None
+        if split and kind is None:
+            raise ValueError(f"{where}: split {split!r} is unknown; there are train, val, test, unlabelled")
+        if not label or kind == "unlabelled":
+            rows.unlabelled.append(image)
+        elif kind:
+            rows.splits.setdefault(kind, []).append((image, label))
+        else:
+            rows.unsplit.append((image, label))
+    if not rows.seen:
+        raise ValueError(f"{path} lists no images")
+    if rows.unsplit and rows.splits:
+        raise ValueError(
+            f"{path}: {len(rows.unsplit)} labelled lines lack a split; fill in the whole column or leave it out"
+        )
+    return rows
+
+
+def split_rows(rows: TableRows, root: Path, fractions: tuple[float, float]) -> dict[str, list[Labelled]]:
+    """Return the labelled images by split: as the rows say, as their folders say, or by ``fractions``."""
+    folders = [split_of(relative(image, root).partition("/")[0]) for image, _ in rows.unsplit]
+    if not rows.unsplit:
+        return rows.splits
+    if not all(folder in ("train", "val", "test") for folder in folders):
+        return split_by_shares(rows.unsplit, lambda path: relative(path, root), fractions)
+    splits: dict[str, list[Labelled]] = {}
+    for folder, item in zip(folders, rows.unsplit, strict=True):
+        splits.setdefault(str(folder), []).append(item)
+    return splits
+
+
+def has_labels(path: Path) -> bool:
+    """Whether a table names images and their labels."""
+    try:
+        return any(_cell(row, PATH_COLUMNS) and _cell(row, LABEL_COLUMNS) for _, row in _rows(path))
+    except ValueError:
+        return False
+
+
+def _cell(row: Mapping[str, str], columns: Sequence[str]) -> str:
+    return next((row[column].strip() for column in columns if column in row), "")
+
+
+def _locate(root: Path, relative: str) -> Path:
+    """Return the path of an image, also where the table has backslashes or another Unicode form than the file."""
+    image = root / relative
+    if ("\\" in relative or not relative.isascii()) and not image.exists():
+        slashes = relative.replace("\\", "/")
+        spellings = [slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))]
+        image = next((root / spelling for spelling in spellings if (root / spelling).exists()), root / slashes)
+    return image
+
+
+def read_split_json(path: Path, root: Path | None = None) -> Dataset:
+    """Read CoOp's split file: ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``.
+
+    Paths are relative to ``root``; by default to the folder of the file, or the folder in it that holds the first
+    image. The order of the lists is kept: the few-shot draw depends on it. Labels are numbered from 0 in their order.
+
+    Raises:
+        ValueError: not such a file, a label with two names, or none of the images exists.
+    """
+    return labelled_dataset(path.stem.removeprefix("split_zhou_"), split_items(path, root))
+
+
+def split_items(path: Path, root: Path | None = None) -> Splits:
+    """Read the images of CoOp's split file; see ``read_split_json``."""
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or "train" not in content or set(content) - {"train", "val", "test"}:
+        raise ValueError(f'{path}: expected {{"train": [...], "val": [...], "test": [...]}}')
+    splits: Splits = {}
+    for split, items in content.items():
+        for number, item in enumerate(items if isinstance(items, list) else [None]):
+            match item:
+                case [str() as relative, int() as label, str() as name]:
+                    splits.setdefault(split, []).append((Path(relative), label, name))
+                case _:
+                    raise ValueError(f"{path}, {split}[{number}]: expected [path, label, class name], got {item!r:.80}")
+    if not splits:
+        raise ValueError(f"{path} lists no images")
+    images = [item[0] for items in splits.values() for item in items]
+    if root is None:
+        places = [path.parent, *FolderWalk(path.parent).subfolders(path.parent)]
+        root = next((place for place in places if (place / images[0]).is_file()), path.parent)
+    located = {
+        split: [(_locate(root, str(image)), label, name) for image, label, name in items]
+        for split, items in splits.items()
+    }
+    _some_exist([image for items in located.values() for image, _, _ in items], path, root)
+    return located
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line numbers and columns, as text, of a CSV, TSV or JSON lines file."""
+    text = read_text(path)
+    if path.suffix.lower() in _LINES:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield number, _json_row(line, f"{path}, line {number}")
+        return
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(path, text))
+    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    for row in reader:
+        if None in row:
+            raise ValueError(
+                f"{path}, line {reader.line_num}: more cells than columns; a name with a comma needs quotes"
+            )
+        yield reader.line_num, {name: value or "" for name, value in row.items()}
+
+
+def _separator(path: Path, text: str) -> str:
+    """Return the separator of a table: one that makes columns of an image and of its label of the first line.
+
+    Raises:
+        ValueError: there is none.
+    """
+    first = text.lstrip("\r\n").partition("\n")[0]
+    missing = ["path", "label"]
+    for separator in ("\t", ",", ";", "|") if path.suffix.lower() == ".tsv" else (",", ";", "\t", "|"):
+        names = {name.strip().lower() for name in next(csv.reader([first], delimiter=separator), [])}
+        lacking = [
+            name for name, columns in (("label", LABEL_COLUMNS), ("path", PATH_COLUMNS)) if not names & {*columns}
+        ]
+        if not lacking:
+            return separator
+        missing = min(missing, lacking, key=len)
+    raise ValueError(
+        f"{path}: no {' and '.join(sorted(missing))} in the first line, which names the columns: path,label[,split] "
+        f"({', '.join(PATH_COLUMNS[1:])} for path, {', '.join(LABEL_COLUMNS[1:])} for label work too)"
+    )
+
+
+def _json_row(line: str, where: str) -> dict[str, str]:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f'{where}: expected an object like {{"path": "a.jpg", "label": "cat"}}')
+    used = {*PATH_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS}
+    if several := [name for name, value in row.items() if name.lower() in used and isinstance(value, list | dict)]:
+        raise ValueError(f"{where}: {several[0]} holds a list or an object; an image has one label, a text or a number")
+    return {str(name).lower(): "" if value is None else str(value) for name, value in row.items()}
+
+
+def require_some(rows: TableRows, table: Path, root: Path) -> None:
+    """Refuse a table of which no image exists: its root is wrong. A few are reported later, when images are read.
+
+    Raises:
+        ValueError: none exists.
+    """
+    _some_exist([Path(image) for image in rows.seen], table, root)
+
+
+def _some_exist(images: Sequence[Path], table: Path, root: Path) -> None:
+    if not any(image.is_file() for image in images):
+        raise ValueError(
+            f"none of the {len(images)} images of {table} exists under {root} (the first would be {images[0]}); "
+            "give the folder that their paths count from as root"
+        )
