@@ -13,7 +13,7 @@ _TOWERS = {
     "vision_config": ("vision_model", (*_SIZES, "image_size", "patch_size", "num_channels")),
 }
 """Sizes that are read of each tower, and the beginning of the names of its weights."""
-_OTHERS = ("hidden_act", "layer_norm_eps", "stem")
+_OTHERS = ("hidden_act", "layer_norm_eps", "stem", "bos_token_id", "eos_token_id", "pad_token_id")
 _LARGEST = 1 << 24
 """Of a size. The largest vocabularies have a quarter of a million tokens."""
 

@@ -18,7 +18,7 @@ from maotune.recipe.suites import targets_of
 from maotune.runs.readable import Drawn, draw_readable, read_all
 
 
-def build_clip(settings: ClipSettings) -> FrozenCLIP:
+def build_clip(settings: ClipSettings, allow_download: bool = True) -> FrozenCLIP:
     """Load the frozen model (``maotune.clip.load_clip``)."""
     return load_clip(
         settings.source,
@@ -26,6 +26,7 @@ def build_clip(settings: ClipSettings) -> FrozenCLIP:
         dtype=settings.dtype,
         activation=settings.activation,
         activation_checkpointing=settings.activation_checkpointing,
+        allow_download=allow_download,
     )
 
 

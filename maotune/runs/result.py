@@ -1,9 +1,13 @@
 """The result of a run, and its file."""
 
+import functools
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from maotune.files import DamagedFile, read_json, write_json
 from maotune.train.session import CheckpointError
@@ -14,9 +18,24 @@ RESULT = "result.json"
 """File of a run's folder that holds its result."""
 
 
+class StageResult(TypedDict):
+    """One stage of a run."""
+
+    name: str
+    updates: int
+    images: int
+    seconds: float
+    losses: list[dict[str, float]]
+    """Per epoch."""
+    accuracy: dict[str, float]
+    """Of its prompts, by test."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """Scores and circumstances of a finished run, in numbers that JSON can hold. Accuracies in percent."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     dataset: str
     protocol: str
@@ -31,7 +50,7 @@ class Result:
     """Test -> the stage whose prompts scored it."""
     zeroshot: dict[str, float]
     """``scores`` of zero-shot CLIP."""
-    stages: list[dict[str, Any]]
+    stages: list[StageResult]
     """Per stage: updates, images, seconds, losses per epoch, accuracy of its prompts on every test."""
     pseudo_labels: dict[str, float] | None
     """Quality of the pseudo-labels, where there are any."""
@@ -57,6 +76,15 @@ class Result:
         write_json(folder / RESULT, asdict(self))
 
     @classmethod
+    def from_record(cls, record: Any) -> "Result":
+        """Return the result in a JSON object.
+
+        Raises:
+            ValueError: parts are missing, of other kinds, or of another version.
+        """
+        return _adapter().validate_python(record)
+
+    @classmethod
     def find(cls, folder: Path) -> "Result | None":
         """Read ``result.json`` of ``folder``; None where no run has been finished there.
 
@@ -65,10 +93,10 @@ class Result:
         """
         path = folder / RESULT
         try:
-            return cls(**read_json(path))
+            return cls.from_record(read_json(path))
         except FileNotFoundError:
             return None
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             reason = error.reason if isinstance(error, DamagedFile) else error
             raise CheckpointError(
                 f"{path} is damaged or was not written by this version of maotune ({reason}): choose another folder, "
@@ -86,3 +114,8 @@ def is_finished(folder: Path) -> bool:
         log.warning("%s: the run is scored again", error)
         return False
     return True
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Result]:
+    return TypeAdapter(Result)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,8 +26,9 @@ from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
 from maotune.runs.provenance import environment
 from maotune.runs.readable import Drawn
-from maotune.runs.result import Result
-from maotune.runs.tuned import PROMPTS, Run, StagePrompts, open_run
+from maotune.runs.result import Result, StageResult
+from maotune.runs.saved import PROMPTS, StagePrompts
+from maotune.runs.tuned import Run, open_run
 from maotune.train.evaluate import Evaluation
 from maotune.train.history import History
 from maotune.train.loop import fit
@@ -256,7 +256,7 @@ def _result(
         for prompts, by_test in evaluations.items()
     }
     chosen = protocol.choose(accuracies)
-    stages: list[dict[str, Any]] = [
+    stages: list[StageResult] = [
         {
             "name": record.name,
             "updates": record.updates,

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
@@ -23,22 +23,11 @@ from maotune.runs.build import build_clip, build_learner
 from maotune.runs.events import Callback, Progress
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
+from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
 from maotune.train.evaluate import Prediction, predict
-from maotune.train.session import CheckpointError, load_prompts, restore_prompts, save_prompts
-
-PROMPTS = "prompts.safetensors"
-"""File of a run's folder that holds all there is to deploy."""
+from maotune.train.session import CheckpointError, restore_prompts, save_prompts
 
 Images = str | Path | Image.Image | Iterable[str | Path | Image.Image]
-
-
-@dataclass(frozen=True, slots=True)
-class StagePrompts:
-    """The prompts that a stage tuned."""
-
-    classes: tuple[str, ...]
-    """Classes that they were tuned on."""
-    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,9 @@ class Run:
         name = self._prompts_for(classes) if prompts == "auto" else choose("prompts", prompts, [*self.stages, ZEROSHOT])
         if name == ZEROSHOT:
             return ZeroShot(self.clip, classes, templates=tuple(self.result.templates))
-        learner = build_learner(self.recipe, self.clip, self.classes, open_run)
+        computed = len(self.classes) * max(self.clip.joint_width, self.clip.text_width)
+        with within_size_of(self.stages[name].tensors, computed):
+            learner = build_learner(self.recipe, self.clip, self.classes, open_run)
         restore_prompts(learner, self.stages[name].tensors, self.stages[name].classes)
         learner.bind(classes)
         return learner.eval()
@@ -205,15 +196,18 @@ class Run:
         return protocol.prompts_for(classes, self._tuned_classes, self.result.scored_with)
 
 
-def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None) -> Run:
+def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None, allow_download: bool = False) -> Run:
     """Load a tuned run, from its folder or from the file that ``Run.save`` wrote, wherever they have been moved.
 
     Args:
         path: the folder or the file.
         clip: the CLIP that it was tuned on, if it has been loaded already; or where it is now.
+        allow_download: whether the CLIP that the file names is downloaded from the Hugging Face hub if it is not here;
+            one that is given as ``clip`` always is.
 
     Raises:
-        CheckpointError: no such file, or its prompts belong to another CLIP.
+        CheckpointError: no such file, parts of it are missing or wrong, or its prompts belong to another CLIP.
+        FileNotFoundError: the CLIP is not here, and was not downloaded.
     """
     path = Path(path)
     if path.is_dir():
@@ -222,37 +216,24 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None) -
             raise CheckpointError(
                 f"{path.parent} holds no finished run: finish it with the command that began it and --resume"
             )
-    tensors, metadata = load_prompts(path)
-    if "stages" not in metadata:
-        raise CheckpointError(f"{path} holds the prompts of one stage: load {PROMPTS}, which stands beside it")
-    try:
-        recipe, result = Recipe.from_record(metadata["recipe"]), Result(**metadata["result"])
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was written by another version of maotune: {error}") from error
-    recorded = metadata["clip"]
+    saved = read_saved_run(path)
+    recipe, recorded = saved.recipe, saved.clip
     if not isinstance(clip, FrozenCLIP):
-        changes = {"activation": recorded.get("activation", recipe.clip.activation)}
+        changes: dict[str, Any] = {"activation": recorded.activation or recipe.clip.activation}
         changes |= {} if clip is None else {"source": str(clip), "device": "auto"}
-        clip = build_clip(recipe.clip.model_copy(update=changes))
-    if clip.fingerprint != recorded["fingerprint"]:
+        clip = build_clip(recipe.clip.model_copy(update=changes), allow_download or clip is not None)
+    if clip.fingerprint != recorded.fingerprint:
         raise CheckpointError(
-            f"the prompts in {path} were tuned on {recorded['source']} with other weights or another activation "
-            f"(fingerprint {recorded['fingerprint'][:12]}, here {clip.fingerprint[:12]}): prompts fit only the CLIP "
+            f"the prompts in {path} were tuned on {recorded.source} with other weights or another activation "
+            f"(fingerprint {recorded.fingerprint[:12]}, here {clip.fingerprint[:12]}): prompts fit only the CLIP "
             "they were tuned on. Give that one (--clip, clip=...)"
         )
-    if clip.preprocess.fingerprint != recorded.get("preprocess", clip.preprocess.fingerprint):
+    if clip.preprocess.fingerprint != (recorded.preprocess or clip.preprocess.fingerprint):
         raise CheckpointError(
-            f"the prompts in {path} were tuned on images that were prepared in another way ({recorded['preprocess']}; "
+            f"the prompts in {path} were tuned on images that were prepared in another way ({recorded.preprocess}; "
             f"here {clip.preprocess.fingerprint}): put back the preprocessing config beside the CLIP's weights"
         )
-    stages = {
-        name: StagePrompts(
-            tuple(classes),
-            {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")},
-        )
-        for name, classes in metadata["stages"].items()
-    }
-    return Run(recipe, clip, stages, result)
+    return Run(recipe, clip, saved.stages, saved.result)
 
 
 def open_run(folder: str) -> tuple[FrozenCLIP, AbstractLearner]:

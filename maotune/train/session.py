@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maotune.contract import AbstractLearner, Stage
-from maotune.files import DamagedFile, read_tensors, remove_leftovers, write_tensors
+from maotune.files import DamagedFile, parse_json, read_tensors, remove_leftovers, write_tensors
 from maotune.train.averaging import RunningAverage
 from maotune.train.device import device_of
 from maotune.train.history import History, StageRecord
@@ -48,7 +49,8 @@ def load_prompts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, texts = _read(path)
     if "prompts" not in texts:
         raise CheckpointError(f"{path} holds no prompts written by maotune")
-    return tensors, json.loads(texts["prompts"])
+    with _parts_of(path):
+        return tensors, {**parse_json(texts["prompts"], path)}
 
 
 def restore_prompts(
@@ -62,8 +64,8 @@ def restore_prompts(
         classes: of the stage; default: those that are bound.
 
     Raises:
-        CheckpointError: names or shapes differ: the learner has other settings or another CLIP, or it is bound to
-            other classes and its prompts are class-specific.
+        CheckpointError: names, shapes or kinds of numbers differ: the learner has other settings or another CLIP, or it
+            is bound to other classes and its prompts are class-specific.
     """
     if classes is not None:
         learner.bind(classes)
@@ -75,6 +77,11 @@ def restore_prompts(
         f"{name} has shape {tuple(tensors[name].shape)}, here it has {tuple(value.shape)}"
         for name, value in own.items()
         if name in tensors and tensors[name].shape != value.shape and name not in learner.varying
+    ]
+    problems += [
+        f"{name} is {tensors[name].dtype}, here it is {value.dtype}"
+        for name, value in own.items()
+        if name in tensors and tensors[name].dtype != value.dtype
     ]
     if problems:
         raise CheckpointError(
@@ -146,8 +153,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     _, texts = _read(path)
     if "identity" not in texts:
         raise CheckpointError(f"{path} is no checkpoint written by maotune")
-    metadata: dict[str, Any] = json.loads(texts["identity"])["metadata"]
-    return metadata
+    with _parts_of(path):
+        metadata: dict[str, Any] = parse_json(texts["identity"], path)["metadata"]
+        return metadata
 
 
 class Session:
@@ -208,7 +216,8 @@ class Session:
     def restore(self, state: TrainingState) -> None:
         """Restore the state of the stage that the checkpoint interrupted; without a checkpoint, do nothing."""
         if self._saved is not None and self._saved[0]:
-            state.restore(*self._saved)
+            with _parts_of(self._path(CHECKPOINT)):
+                state.restore(*self._saved)
         self._saved = None
 
     def save(self, state: TrainingState) -> None:
@@ -238,18 +247,19 @@ class Session:
         tensors, texts = _read(path)
         if not {"identity", "state"} <= texts.keys():
             raise CheckpointError(f"{path} is no checkpoint written by maotune")
-        was, now = (
-            {**identity, "metadata": self.deciding(identity["metadata"])}
-            for identity in (json.loads(texts["identity"]), json.loads(self._identity))
-        )
+        with _parts_of(path):
+            was, now = (
+                {**identity, "metadata": self.deciding(identity["metadata"])}
+                for identity in (parse_json(texts["identity"], path), json.loads(self._identity))
+            )
+            state = parse_json(texts["state"], path)
+            history, self._saved = History.from_json(state["history"]), (tensors, state.get("numbers", {}))
         if differences := list(_differences(was, now)):
             raise CheckpointError(
                 f"{self.folder} holds another run, which cannot be continued as this one: {'; '.join(differences)}. "
                 "Give the settings that it was started with, or choose another folder"
             )
-        state = json.loads(texts["state"])
-        self.history = History.from_json(state["history"])
-        self._saved = tensors, state.get("numbers", {})
+        self.history = history
         for record in self.history.stages:
             if record.prompts is not None:
                 record.prompts, _ = load_prompts(self._path(record.name))
@@ -283,6 +293,19 @@ def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
                 return
     elif was != now:
         yield f"{where} was {was!r}, now {now!r}"
+
+
+@contextmanager
+def _parts_of(path: Path) -> Iterator[None]:
+    """Turn what missing parts, and parts of the wrong kinds, cause into one error."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise CheckpointError(f"{path} is damaged: a part is missing or wrong ({error!r:.200})") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from maotune.report import tables
 from maotune.report.content import ReportTable
 from maotune.report.frame import ExperimentRuns, FinishedTrial
+from maotune.runs.result import StageResult
 from tests.report.conftest import Reported
 from tests.report.test_sentences import run
 
@@ -99,7 +100,7 @@ def test_the_control_of_two_prompts_stands_beside_the_published_numbers() -> Non
 
 def test_one_set_of_prompts_is_that_of_the_last_stage() -> None:
     one = tuned("a", "mao", 80, 60)
-    last = {**one.result.stages[0], "name": "new", "accuracy": {"base": 70.0, "new": 60.0, "h": 64.62}}
+    last: StageResult = {**one.result.stages[0], "name": "new", "accuracy": {"base": 70.0, "new": 60.0, "h": 64.62}}
     by = {"base": "plain", "new": "new"}
     run_of_two = replace(one, result=replace(one.result, stages=[one.result.stages[0], last], scored_with=by))
     table = tables.averages(ExperimentRuns("base-to-new", [run_of_two]))
