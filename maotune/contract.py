@@ -29,8 +29,9 @@ class Batch:
     images: Tensor | None = None
     """(B, 3, h, w) normalised pixels."""
     features: Tensor | None = None
-    """(B, d) features of the same augmented views by the frozen image tower, from the feature bank; for learners with
-    ``uses_unprojected_features`` (B, w), before the projection to the joint space."""
+    """(B, d) features of the same augmented views by the frozen image tower, from the feature bank."""
+    unprojected: Tensor | None = None
+    """(B, w) these before the projection to the joint space, for learners with ``uses_unprojected_features``."""
     second_images: Tensor | None = None
     """(B, 3, h, w) another augmented view of each image, for learners that compare two (``views = 2``)."""
     names: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ class Support:
     """All labelled images of a stage, as features of the frozen image tower."""
 
     features: Tensor
-    """(N, V, d) float32 of N images in V views; what ``Batch.features`` holds."""
+    """(N, V, d) float32 of N images in V views; (N, V, w) with ``uses_unprojected_features``."""
     labels: Tensor
     """(N,) int64; (N, V) int64, one for each view; or (N, C) float32, probabilities of the bound classes."""
 
@@ -97,7 +98,7 @@ class AbstractLearner(nn.Module, ABC):
     uses_frozen_features: bool = True
     """Whether ``Batch.features`` are used: as the image features themselves, or as a teacher's."""
     uses_unprojected_features: bool = False
-    """Whether ``Batch.features`` and ``Support.features`` are those before the projection to the joint space."""
+    """Whether ``Batch.unprojected`` is used."""
     tunes_prompts: bool = True
     """Whether prompts are tuned. If not, the epochs and learning rates that papers give for prompts do not apply."""
     closed_form: bool = False

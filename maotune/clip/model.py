@@ -13,7 +13,7 @@ from torch import Tensor
 from maotune.clip.class_texts import refuse_same_texts
 from maotune.clip.preprocess import Preprocess
 from maotune.clip.tokenizer import Tokenizer, Tokens
-from maotune.clip.towers import build_image_tower, build_text_tower, image_pass, text_pass
+from maotune.clip.towers import LowRank, add_low_rank, build_image_tower, build_text_tower, image_pass, text_pass
 
 
 class FrozenCLIP:
@@ -100,6 +100,7 @@ class FrozenCLIP:
         layer_prompts: Mapping[int, Tensor] | None = None,
         *,
         chunk: int | None = None,
+        low_rank: Sequence[LowRank] = (),
     ) -> Tensor:
         """Return (G N, d) features of embedded texts; those of a group share a prefix. See ``towers.text_pass``.
 
@@ -111,28 +112,53 @@ class FrozenCLIP:
             layer_prompts: for text layers j >= 1, prompts that replace positions 1..L of the prefix at the input:
                 (L, W), (G, L, W) or (G N, L, W).
             chunk: texts (groups, if there are several) per pass; by default as memory allows.
+            low_rank: updates of query, key and value of each layer, if any.
         """
+        tower = add_low_rank(self._text, low_rank) if low_rank else self._text
         return text_pass(
-            self._text, prefix, suffix, eot, layer_prompts, chunk=chunk, recompute=self.activation_checkpointing
+            tower, prefix, suffix, eot, layer_prompts, chunk=chunk, recompute=self.activation_checkpointing
         ).float()
 
-    def encode_image(self, images: Tensor, prompts: Sequence[Tensor] | None = None) -> Tensor:
+    def encode_image(
+        self,
+        images: Tensor,
+        prompts: Sequence[Tensor] | None = None,
+        *,
+        projected: bool = True,
+        low_rank: Sequence[LowRank] = (),
+    ) -> Tensor:
         """Return (B, d) features of images (B, 3, h, w), with prompts (n, V) or (B, n, V) in the first layers.
 
-        Prompts of layer 0 are appended after class token and patches; those of layer j replace them at its input. See
-        ``towers.image_pass``.
+        Prompts of layer 0 are appended after class token and patches; those of layer j replace them at its input. Not
+        ``projected``: (B, V), before the projection to the joint space. ``low_rank``: updates of query, key and value
+        of each layer, if any. See ``towers.image_pass``.
         """
-        return image_pass(self._image, images, prompts or (), recompute=self.activation_checkpointing).float()
+        tower = add_low_rank(self._image, low_rank) if low_rank else self._image
+        return image_pass(
+            tower, images, prompts or (), recompute=self.activation_checkpointing, projected=projected
+        ).float()
+
+    def project_image(self, features: Tensor) -> Tensor:
+        """Return (B, d) features from (B, V), to the bit what ``encode_image`` would return."""
+        return F.linear(features.to(self.dtype), self._image.projection).float()
+
+    @property
+    def image_projection(self) -> Tensor:
+        """(d, V) float32: the projection of images to the joint space."""
+        return self._image.projection.float()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Return (N, d) features of texts, without gradients. Their common beginning is computed once."""
+        prefix, suffix, eot = self.split_texts(texts)
+        return self.encode_text(self.embed(prefix), self.embed(suffix), eot)
+
+    def split_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return token ids of the texts' common beginning (1, P) and of their rests (N, S), and (N,) ends in these."""
         tokens = self.tokenize(texts)
         equal = (tokens.ids == tokens.ids[0]).all(dim=0).long().cumprod(0)
         shared = min(int(equal.sum()), int(tokens.eot.min()))  # an end-of-text always stays in the suffix
-        return self.encode_text(
-            self.embed(tokens.ids[:1, :shared]), self.embed(tokens.ids[:, shared:]), tokens.eot - shared
-        )
+        return tokens.ids[:1, :shared], tokens.ids[:, shared:], tokens.eot - shared
 
     def zeroshot_text(self, classes: Sequence[str], templates: Sequence[str], *, normalise: bool = True) -> Tensor:
         """Return (C, d) text features of classes, averaged over templates such as "a photo of a {}.".

@@ -15,8 +15,8 @@ suffix, R packed rows, W width, h heads of width e.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,26 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class LowRank:
+    """Learnable updates of query, key and value of one layer: W + scale B A for each of the three (LoRA)."""
+
+    a: Tensor
+    """(3, r, W) float32"""
+    b: Tensor
+    """(3, W, r) float32"""
+    scale: float
+    dropout: float = 0.0
+    """Share of the inputs of A that are set to zero."""
+
+    def __call__(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Return (..., last - first, W) updates of query (0), key (1) and value (2), or a range of them."""
+        inputs = [F.dropout(x, self.dropout) if self.dropout else x for _ in range(first, last)]
+        pairs = zip(self.a[first:last].to(x.dtype), self.b[first:last].to(x.dtype), strict=True)
+        parts = [F.linear(F.linear(part, a), b) for part, (a, b) in zip(inputs, pairs, strict=True)]
+        return self.scale * torch.stack(parts, dim=-2)
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """The frozen weights of one transformer layer, with query, key and value in one matrix."""
 
@@ -56,12 +76,15 @@ class Layer:
     heads: int
     quick: bool
     """Whether the activation is OpenAI's quick GELU instead of the exact one."""
+    low_rank: LowRank | None = None
+    """Added to query, key and value."""
 
     def project(self, x: Tensor, first: int = 0, last: int = 3) -> Tensor:
         """Return (..., last - first, h, e) for x (..., W): query (0), key (1) and value (2), or a range of them."""
         width = x.shape[-1]
         weight, bias = (part[first * width : last * width] for part in self.qkv)
-        return F.linear(x, weight, bias).view(*x.shape[:-1], last - first, self.heads, width // self.heads)
+        projected = F.linear(x, weight, bias).view(*x.shape[:-1], last - first, self.heads, width // self.heads)
+        return projected if self.low_rank is None else projected + self.low_rank(x, first, last).view_as(projected)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Compute the rest of the layer, from the residual rows x (..., W) and their attention (..., W)."""
@@ -128,6 +151,9 @@ class ImageTower:
     """(d, W)"""
 
 
+_Tower = TypeVar("_Tower", TextTower, ImageTower)
+
+
 def build_text_tower(model: Any) -> TextTower:
     """Return the text tower of a transformers ``CLIPModel``, sharing its weights."""
     text = model.text_model
@@ -151,6 +177,12 @@ def build_image_tower(model: Any) -> ImageTower:
         post_norm=_norm(vision.post_layernorm),
         projection=model.visual_projection.weight,
     )
+
+
+def add_low_rank(tower: _Tower, updates: Sequence[LowRank]) -> _Tower:
+    """Return the tower with an update of each layer; the weights are shared, and nothing is copied."""
+    pairs = zip(tower.layers, updates, strict=True)
+    return replace(tower, layers=tuple(replace(layer, low_rank=update) for layer, update in pairs))
 
 
 def _layers(tower: Any) -> tuple[Layer, ...]:
@@ -253,7 +285,10 @@ def text_pass(
         suffixes = torch.arange(start, stop, device=suffix.device) % len(suffix)
         return _suffix_pass(tower, prefixes, suffix, suffixes, ends[start:stop])
 
-    tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (prefix, suffix, *prompts.values()))
+    updates = [layer.low_rank for layer in tower.layers if layer.low_rank is not None]
+    learned = (prefix, suffix, *prompts.values(), *(update.a for update in updates))
+    tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned)
+    random = any(update.dropout for update in updates)
     unit = per_group if groups > 1 else 1
     if chunk is None:
         rows = int(ends.sum()) + texts
@@ -269,7 +304,7 @@ def text_pass(
     for start in range(0, texts, step):
         stop = min(start + step, texts)
         if tracked and recompute:
-            parts.append(checkpoint(encode, start, stop, use_reentrant=False, preserve_rng_state=False))
+            parts.append(checkpoint(encode, start, stop, use_reentrant=False, preserve_rng_state=random))
         else:
             parts.append(encode(start, stop))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -373,7 +408,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, prefix: PrefixKeysValues,
 # --------------------------------------------------------------------------------------------------------------- image
 
 
-def image_pass(tower: ImageTower, images: Tensor, prompts: Sequence[Tensor] = (), *, recompute: bool = False) -> Tensor:
+def image_pass(
+    tower: ImageTower,
+    images: Tensor,
+    prompts: Sequence[Tensor] = (),
+    *,
+    recompute: bool = False,
+    projected: bool = True,
+) -> Tensor:
     """Return (B, d) features of images (B, 3, h, w), with prompts in the first layers.
 
     Args:
@@ -383,9 +425,10 @@ def image_pass(tower: ImageTower, images: Tensor, prompts: Sequence[Tensor] = ()
             token and patches, without a position, before the first norm; those of layer j replace the last n tokens at
             its input.
         recompute: keep only the input of each layer for the backward pass.
+        projected: whether features are projected to the joint space.
 
     Returns:
-        (B, d), in the precision of the weights.
+        (B, d), or (B, W) before the projection; in the precision of the weights.
 
     Raises:
         ValueError: images of another size, or prompts of another shape.
@@ -409,10 +452,12 @@ def image_pass(tower: ImageTower, images: Tensor, prompts: Sequence[Tensor] = ()
         # Rows that the next layer replaces, and all but the class token at the end, need no query.
         needed = 1 if number == len(tower.layers) - 1 else tokens if number + 1 < len(expanded) else x.shape[1]
         if recompute and torch.is_grad_enabled() and x.requires_grad:
-            x = checkpoint(_image_layer, layer, x, needed, use_reentrant=False, preserve_rng_state=False)
+            random = layer.low_rank is not None and layer.low_rank.dropout > 0
+            x = checkpoint(_image_layer, layer, x, needed, use_reentrant=False, preserve_rng_state=random)
         else:
             x = _image_layer(layer, x, needed)
-    return F.linear(tower.post_norm(x[:, 0]), tower.projection)
+    features = tower.post_norm(x[:, 0])
+    return F.linear(features, tower.projection) if projected else features
 
 
 def _image_layer(layer: Layer, x: Tensor, needed: int) -> Tensor:

@@ -132,6 +132,7 @@ class SampleBatches:
         sampler: Sampler,
         *,
         features: Tensor | None = None,
+        unprojected: Tensor | None = None,
         pixels: PixelSource | None = None,
         pairs: bool = False,
     ) -> None:
@@ -143,6 +144,7 @@ class SampleBatches:
                 (N, C) float32 probabilities of the classes, the same for all views.
             sampler: which images and views make which batch.
             features: (N, V, d) from the feature bank.
+            unprojected: (N, V, w) from the feature bank, before the projection to the joint space.
             pixels: of the same samples.
             pairs: whether batches also hold a second view of each image, for learners that compare two.
 
@@ -150,19 +152,21 @@ class SampleBatches:
             ValueError: numbers that do not match, labels of another kind, an image without a label, or neither
                 features nor pixels.
         """
-        if features is None and pixels is None:
+        held = features if unprojected is None else unprojected
+        if held is None and pixels is None:
             raise ValueError("batches need features, pixels, or both")
         if pairs and pixels is None:
             raise ValueError("a second view of each image needs pixels")
         counts = {"labels": len(labels)}
-        counts |= {} if features is None else {"rows of features": len(features)}
+        counts |= {} if held is None else {"rows of features": len(held)}
         counts |= {} if pixels is None else {"images in the pixel source": len(pixels.samples)}
         for name, count in counts.items():
             if count != len(samples):
                 raise ValueError(f"{len(samples)} images, but {count} {name}")
         self.labels = _checked_labels(labels)
         self._labels_of_views = self.labels.ndim == 2 and not self.labels.is_floating_point()
-        self.samples, self.sampler, self.features, self.source, self.pairs = samples, sampler, features, pixels, pairs
+        self.samples, self.sampler, self.source, self.pairs = samples, sampler, pixels, pairs
+        self.features, self.unprojected = features, unprojected
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -192,9 +196,10 @@ class SampleBatches:
         Raises:
             ValueError: the batches hold pixels only.
         """
-        if self.features is None:
+        features = self.features if self.unprojected is None else self.unprojected
+        if features is None:
             raise ValueError("these batches hold no features: the learner must set uses_frozen_features")
-        return Support(self.features, self.labels)
+        return Support(features, self.labels)
 
     def _batch(self, draws: list[Draw], images: Tensor | None, second: Tensor | None) -> Batch:
         where = torch.tensor([image for image, _ in draws])
@@ -203,6 +208,7 @@ class SampleBatches:
             labels=self.labels[where, views] if self._labels_of_views else self.labels[where],
             images=images,
             features=None if self.features is None else self.features[where, views],
+            unprojected=None if self.unprojected is None else self.unprojected[where, views],
             second_images=second,
             names=tuple(self.samples[image].image.name for image, _ in draws),
         )

@@ -57,8 +57,17 @@ class FeatureEncoder(Protocol):
         """d, the length of a feature."""
         ...
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Encode pixels (B, 3, h, w) as features (B, d)."""
+    @property
+    def vision_width(self) -> int:
+        """Length of a feature before the projection to the joint space."""
+        ...
+
+    def encode_image(self, images: Tensor, *, projected: bool = True) -> Tensor:
+        """Encode pixels (B, 3, h, w) as features (B, d), or (B, w) before the projection to the joint space."""
+        ...
+
+    def project_image(self, features: Tensor) -> Tensor:
+        """Project features (B, w) to the joint space, (B, d)."""
         ...
 
 
@@ -89,18 +98,25 @@ class FeatureBank:
         self._spaces: dict[str, _Space] = {}
 
     def features(
-        self, samples: Sequence[Sample], view: View, views: int = 1, progress: Progress | None = None
+        self,
+        samples: Sequence[Sample],
+        view: View,
+        views: int = 1,
+        progress: Progress | None = None,
+        *,
+        projected: bool = True,
     ) -> Tensor:
         """Return (N, views, d) float32 features on the CPU, not normalised, of views 0..``views``-1 of each image.
 
-        Missing ones are computed, and saved at intervals: a run that was stopped resumes where it was.
+        Not ``projected``: (N, views, w), before the projection to the joint space; then both kinds are kept. Missing
+        ones are computed, and saved at intervals: a run that was stopped resumes where it was.
 
         Raises:
             UnreadableImage: an image cannot be used. ``scan`` finds all of these beforehand.
         """
         if views < 1:
             raise ValueError(f"views is {views}: 1 or more are needed")
-        space = self._space(view)
+        space, joint = self._space(view, projected), self._space(view)
         requests: dict[bytes, _Request] = {}  # equal images are requested once
         keys = []
         for sample, digest in zip(samples, _digests(samples), strict=True):
@@ -108,7 +124,7 @@ class FeatureBank:
                 keys.append(_key(digest, number))
                 requests.setdefault(keys[-1], _Request(keys[-1], sample.image, digest, number))
         rows = {key: row for row, key in enumerate(requests)}
-        out = torch.empty(len(requests), self.clip.joint_width)
+        out = torch.empty(len(requests), space.width)
         missing = dict(requests)
         for key, feature in space.read(requests):
             out[rows[key]] = feature
@@ -116,9 +132,13 @@ class FeatureBank:
         done = len(requests) - len(missing)
         if progress is not None:
             progress(done, len(requests))
-        with space:
-            for batch, features in self._compute(list(missing.values()), view):
+        already = set() if projected else joint.known()
+        with space, joint:
+            for batch, features, in_joint in self._compute(list(missing.values()), view, projected):
                 space.add(batch, features)
+                fresh = [row for row, key in enumerate(batch) if not projected and key not in already]
+                if fresh:
+                    joint.add([batch[row] for row in fresh], in_joint[fresh])
                 out[[rows[key] for key in batch]] = features
                 done += len(batch)
                 self.computed += len(batch)
@@ -126,28 +146,32 @@ class FeatureBank:
                     progress(done, len(requests))
         if len(requests) < len(keys):
             out = out[[rows[key] for key in keys]]
-        return out.view(len(samples), views, self.clip.joint_width)
+        return out.view(len(samples), views, space.width)
 
-    def missing(self, samples: Sequence[Sample], view: View, views: int = 1) -> int:
+    def missing(self, samples: Sequence[Sample], view: View, views: int = 1, *, projected: bool = True) -> int:
         """Count the features that are not kept yet and would have to be computed.
 
         Raises:
             UnreadableImage: an image cannot be used.
         """
         keys = {_key(digest, number) for digest in _digests(samples) for number in range(views)}
-        return len(keys - self._space(view).known())
+        return len(keys - self._space(view, projected).known())
 
-    def _space(self, view: View) -> "_Space":
-        identity = f"1 {self.clip.fingerprint} {self.clip.dtype} {view.fingerprint}"
+    def _space(self, view: View, projected: bool = True) -> "_Space":
+        identity = (
+            f"1 {self.clip.fingerprint} {self.clip.dtype} {view.fingerprint}{'' if projected else ' unprojected'}"
+        )
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
         if name not in self._spaces:
             folder = None if self.folder is None else self.folder / "features" / name
-            self._spaces[name] = _Space(folder, self.clip.joint_width)
+            self._spaces[name] = _Space(folder, self.clip.joint_width if projected else self.clip.vision_width)
         return self._spaces[name]
 
     @torch.no_grad()
-    def _compute(self, requests: Sequence[_Request], view: View) -> Iterator[tuple[list[bytes], Tensor]]:
-        """Yield keys and features in batches, in the order of the requests.
+    def _compute(
+        self, requests: Sequence[_Request], view: View, projected: bool
+    ) -> Iterator[tuple[list[bytes], Tensor, Tensor]]:
+        """Yield keys, features and features in the joint space in batches, in the order of the requests.
 
         After an interruption the rest falls into the same batches, and so into the same bits. An image is decoded once
         for all of its views, in threads, about two batches ahead of the tower.
@@ -165,7 +189,13 @@ class FeatureBank:
             pixels = chain.from_iterable(decoded)
             while batch := list(islice(pixels, self.batch_size)):
                 images = self._fill(torch.stack([image for _, image in batch])).to(self.clip.device)
-                yield [key for key, _ in batch], self.clip.encode_image(images)[: len(batch)].float().cpu()
+                if projected:
+                    features = in_joint = self.clip.encode_image(images)
+                else:
+                    features = self.clip.encode_image(images, projected=False)
+                    in_joint = self.clip.project_image(features)
+                features, in_joint = (tensor[: len(batch)].float().cpu() for tensor in (features, in_joint))
+                yield [key for key, _ in batch], features, in_joint
 
     def _fill(self, images: Tensor) -> Tensor:
         """Fill up an incomplete batch with black images, where features are kept on disk.

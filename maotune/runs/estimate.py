@@ -33,10 +33,12 @@ def estimate(pipeline: Pipeline, learner: AbstractLearner, stages: Sequence[Stag
     tests = [sample for test in splits.tests.values() for sample in test.samples]
     pool = splits.unlabelled.samples if splits.unlabelled and uses_pool(stages) else ()
     learned = [*splits.shots, *pool]
-    views = pipeline.views if learner.uses_frozen_features else 0
+    uses_bank = learner.uses_frozen_features or learner.uses_unprojected_features
+    views = pipeline.views if uses_bank else 0
     # Zero-shot CLIP scores the tests and labels the pool, whatever the learner is.
-    missing = pipeline.bank.missing([*tests, *pool], pipeline.test_view)
-    missing += pipeline.bank.missing(learned, pipeline.train_view, views)
+    projected = not learner.uses_unprojected_features
+    missing = pipeline.bank.missing([*tests, *pool], pipeline.test_view, projected=projected)
+    missing += pipeline.bank.missing(learned, pipeline.train_view, views, projected=projected)
     image = _image_seconds(pipeline, splits.shots) if missing or learner.tunes_image_tower else 0.0
     steps = [_step(pipeline, learner, stage) for stage in stages]
     scoring = image * len(tests) * len(stages) if learner.tunes_image_tower else 0.0
@@ -99,10 +101,12 @@ def _measure(pipeline: Pipeline, learner: AbstractLearner, stage: Stage, classes
         labels = torch.arange(stage.batch_size or 1, device=device) % classes
         pixels = (len(labels), 3, pipeline.clip.preprocess.size, pipeline.clip.preprocess.size)
         features = (len(labels), pipeline.clip.joint_width)
+        unprojected = (len(labels), pipeline.clip.vision_width)
         batch = Batch(
             labels=labels,
             images=torch.randn(pixels, device=device) if learner.tunes_image_tower else None,
             features=torch.randn(features, device=device) if learner.uses_frozen_features else None,
+            unprojected=torch.randn(unprojected, device=device) if learner.uses_unprojected_features else None,
             second_images=torch.randn(pixels, device=device) if learner.views == 2 else None,
         )
         durations: list[float] = []

@@ -46,11 +46,19 @@ class Pipeline:
         view = self.train_view if training else self.test_view
 
         def batches(learner: AbstractLearner) -> Batches:
-            features = None
-            if learner.uses_frozen_features:
-                features = self.bank.features(samples, view, self.views if training else 1, self._progress("features"))
-            pixels = PixelSource(samples, view) if learner.tunes_image_tower else None
-            return SampleBatches(samples, labels, sampler, features=features, pixels=pixels, pairs=learner.views == 2)
+            def from_bank(projected: bool) -> Tensor:
+                views, progress = self.views if training else 1, self._progress("features")
+                return self.bank.features(samples, view, views, progress, projected=projected)
+
+            return SampleBatches(
+                samples,
+                labels,
+                sampler,
+                features=from_bank(projected=True) if learner.uses_frozen_features else None,
+                unprojected=from_bank(projected=False) if learner.uses_unprojected_features else None,
+                pixels=PixelSource(samples, view) if learner.tunes_image_tower else None,
+                pairs=learner.views == 2,
+            )
 
         return batches
 

@@ -189,7 +189,7 @@ def _run_plan(
     recipe: str,
 ) -> RunPlan:
     splits = drawn.splits
-    uses_bank = learner.uses_frozen_features and not learner.tunes_image_tower
+    uses_bank = (learner.uses_frozen_features or learner.uses_unprojected_features) and not learner.tunes_image_tower
     return RunPlan(
         recipe=recipe,
         stages=stages,

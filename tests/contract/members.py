@@ -85,6 +85,7 @@ def batch(seed: int = 0, size: int = 5, classes: int = len(CLASSES)) -> Batch:
         labels=torch.randint(classes, (size,), generator=random),
         images=images[0],
         features=toy_clip().encode_image(images[0]),
+        unprojected=toy_clip().encode_image(images[0], projected=False),
         second_images=images[1],
         names=tuple(f"{number}.png" for number in range(size)),
     )

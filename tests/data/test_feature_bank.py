@@ -48,13 +48,16 @@ class Tower:
     fingerprint = "linear"
     dtype = torch.float32
     device = torch.device("cpu")
-    joint_width = 4
+    joint_width = vision_width = 4
 
     def __init__(self, fail_at: int | None = None, seconds: float = 0.0) -> None:
         self.weight = torch.randn(3 * 16 * 16, 4, generator=torch.Generator().manual_seed(0))
         self.fail_at, self.seconds, self.images = fail_at, seconds, 0
 
-    def encode_image(self, images: Tensor) -> Tensor:
+    def project_image(self, features: Tensor) -> Tensor:
+        return features
+
+    def encode_image(self, images: Tensor, *, projected: bool = True) -> Tensor:
         time.sleep(self.seconds * len(images))
         self.images += len(images)
         if self.fail_at is not None and self.images >= self.fail_at:
@@ -100,6 +103,21 @@ def test_nothing_is_computed_twice(clip: FrozenCLIP, samples: list[Sample], view
     assert second.computed == N
     assert measure_cache(tmp_path / "cache").shards == len(shards(tmp_path)) == 2
     assert measure_cache(tmp_path / "cache").bytes == sum(shard.stat().st_size for shard in shards(tmp_path))
+
+
+def test_features_before_the_projection_are_kept_beside_those_after_it(
+    clip: FrozenCLIP, samples: list[Sample], view: TrainView, tmp_path: Path
+) -> None:
+    joint = FeatureBank(clip, tmp_path / "joint").features(samples, view, VIEWS)
+    bank = FeatureBank(clip, tmp_path / "both")
+    before = bank.features(samples, view, VIEWS, projected=False)
+    assert before.shape == (N, VIEWS, clip.vision_width)
+    assert torch.equal(bank.features(samples, view, VIEWS), joint), "to the bit"
+    torch.testing.assert_close(before @ clip.image_projection.T, joint)
+    assert bank.computed == N * VIEWS, "both in one pass"
+    again = FeatureBank(clip, tmp_path / "both")
+    assert again.missing(samples, view, VIEWS, projected=False) == again.missing(samples, view, VIEWS) == 0
+    assert torch.equal(again.features(samples, view, VIEWS, projected=False), before)
 
 
 def test_views_of_another_seed_are_other_features(clip: FrozenCLIP, samples: list[Sample], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.learners.sizes import CLASSES, tuned, vit_b16
 
 PAGE = (Path(__file__).parents[2] / "docs" / "learners.md").read_text(encoding="utf-8")
 ROWS = dict(
-    re.findall(r"^\| `([\w-]+)` \| (.*) \|$", PAGE.partition("## Settings")[2].partition("\n## ")[0], re.MULTILINE)
+    re.findall(r"^\| `([\w+-]+)` \| (.*) \|$", PAGE.partition("## Settings")[2].partition("\n## ")[0], re.MULTILINE)
 )
 
 

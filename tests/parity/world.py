@@ -47,7 +47,7 @@ class World:
         world = golden("world")
         self.texts = dict(zip((*BASE, *NEW), world["text_raw"], strict=True))
         self.joint_width, self.logit_scale = world["text"].shape[1], float(world["logit_scale"])
-        self.projection = world["proj"].T.contiguous()
+        self.image_projection = world["proj"].T.contiguous()
 
     def __deepcopy__(self, memo: object) -> "World":
         return self
@@ -62,14 +62,18 @@ class Rows:
 
     def __init__(self, epochs: Sequence[Sequence[tuple[int, Tensor]]], kind: str = "raw", views: int = 10) -> None:
         self.epochs, self.labels = epochs, golden("world")["train_labels"]
-        self.views = golden("world")[f"train_views_{kind}"][:views]
+        self.kind, self.views = kind, golden("world")[f"train_views_{kind}"][:views]
 
     def __len__(self) -> int:
         return len(self.epochs[0])
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         for view, rows in self.epochs[index][start:]:
-            yield Batch(self.labels[rows], features=self.views[view][rows])
+            features = self.views[view][rows]
+            if self.kind == "raw":
+                yield Batch(self.labels[rows], features=features)
+            else:
+                yield Batch(self.labels[rows], unprojected=features)
 
     def support(self) -> Support:
         return Support(self.views.transpose(0, 1), self.labels)
@@ -98,8 +102,10 @@ def tune(learner: AbstractLearner, batches: Rows, lr: float, settings: FitSettin
 def scores(learner: AbstractLearner, key: str = "test_raw", only: Tensor | None = None) -> Tensor:
     """Scores of images of the world among the bound classes."""
     features = golden("world")[key]
+    labels = torch.zeros(len(features), dtype=torch.int64)
+    batch = Batch(labels, unprojected=features) if key.endswith("_pre") else Batch(labels, features=features)
     with torch.no_grad():
-        output = learner.eval()(Batch(torch.zeros(len(features), dtype=torch.int64), features=features), only)
+        output = learner.eval()(batch, only)
     logits: Tensor = output.logits
     return logits
 
