@@ -1,5 +1,6 @@
 """``maotune run`` and ``maotune status``: the experiments of the paper, and their progress."""
 
+import contextlib
 import shlex
 import time
 from dataclasses import asdict
@@ -212,7 +213,32 @@ def _trials(planned: "Iterable[PlannedRun]", folder: Path, experiment: str) -> "
         except CheckpointError:
             return folder / recipe.slug  # what is there is refused, and the other trials go on
 
-    return [Trial(folder_of(run.recipe), experiment, run.variant, run.recipe) for run in planned]
+    trials = [Trial(folder_of(run.recipe), experiment, run.variant, run.recipe) for run in planned]
+    _check_data(trials, folder)
+    return trials
+
+
+def _check_data(trials: "Sequence[Trial]", target: Path) -> None:
+    """Refuse to extend a sweep after its data have changed: its rows would not be comparable.
+
+    Raises:
+        CheckpointError: the message says what has changed.
+    """
+    from maotune.runs.fingerprint import DataComparison
+    from maotune.runs.folder import recorded_data
+    from maotune.train.session import CheckpointError
+
+    comparison = DataComparison()
+    changes: dict[str, list[str]] = {}
+    for trial in trials:
+        with contextlib.suppress(CheckpointError):  # a damaged trial is refused when its turn comes
+            if differences := comparison.differences(trial.recipe, recorded_data(trial.folder)):
+                changes[trial.name] = differences
+    for name, differences in changes.items():
+        raise CheckpointError(
+            f"the data have changed since {len(changes)} of the trials in {target} were run ({name}: "
+            f"{'; '.join(differences)}): choose another --folder, or delete the folders of these trials"
+        )
 
 
 def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:

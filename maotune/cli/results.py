@@ -1,6 +1,6 @@
 """Results of runs on the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from maotune.runs.result import Result
 
 
-def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) -> None:
-    """Print a table per data set, and a sentence on what MAO changed; or everything as JSON."""
+def show_results(
+    results: "list[Result]", as_json: bool, folders: list[Path], notes: Mapping[str, Any] | None = None
+) -> None:
+    """Print a table per data set, and a sentence on what MAO changed; or everything as JSON, with ``notes``."""
     from maotune.mao.methods import ZEROSHOT
     from maotune.report.frame import Scores
     from maotune.report.sentences import verdicts
@@ -28,7 +30,7 @@ def show_results(results: "list[Result]", as_json: bool, folders: list[Path]) ->
     rows = scores.rows()
     if as_json:
         runs = [{"folder": str(path), **asdict(result)} for path, result in zip(folders, results, strict=True)]
-        print_json({"rows": rows, "runs": runs})
+        print_json({"rows": rows, "runs": runs, **(notes or {})})
         return
     for dataset in scores.datasets:
         rows_of_set = [row for row in rows if row["dataset"] == dataset]

@@ -1,12 +1,16 @@
 """``maotune train``: tune prompts and score them."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maotune.cli.common import Activation, AsJson, Root, Settings, app, each, err, progress
 from maotune.cli.results import show_results
+
+if TYPE_CHECKING:
+    from maotune.runs.folder import RunFolder
+    from maotune.runs.result import Result
 
 
 @app.command()
@@ -46,10 +50,9 @@ def train(
     from maotune.recipe import RecipeError, load_recipe
     from maotune.recipe.load import parse_override
     from maotune.runs.build import build_clip
-    from maotune.runs.folder import find_run_folder, reusable_result
-    from maotune.runs.result import Result
+    from maotune.runs.fingerprint import DataComparison
+    from maotune.runs.folder import choose_run_folder
     from maotune.runs.tune import tune_recipe
-    from maotune.train.session import CHECKPOINT, CheckpointError
 
     if mao and method:
         raise RecipeError("--mao is short for --methods mao: give one of them")
@@ -73,23 +76,48 @@ def train(
         for with_method in each("method", method)
         for with_seed in each("seed", seeds)
     ]
-    folders = [find_run_folder(folder, each_recipe) for each_recipe in recipes]
-    finished = [reusable_result(*pair) for pair in zip(folders, recipes, strict=True)]
-    for path, result in zip(folders, finished, strict=True):
-        if result is None and not resume and (path / f"{CHECKPOINT}.safetensors").exists():
-            raise CheckpointError(
-                f"{path} holds an unfinished run of this recipe: add --resume to finish it, or delete the folder"
-            )
+    comparison = DataComparison()
+    chosen = [choose_run_folder(folder, each_recipe, comparison) for each_recipe in recipes]
+    for run in chosen:
+        _check_unfinished(run, resume)
     model = None
     results: list[Result] = []
-    for number, (planned, path, earlier) in enumerate(zip(recipes, folders, finished, strict=True), 1):
+    for number, (planned, run) in enumerate(zip(recipes, chosen, strict=True), 1):
         title = f"[{number}/{len(recipes)}] {planned.title} {planned.method}, seed {planned.seed}"
-        if earlier is not None:
-            err.print(f"{title}: finished before, in {path}", markup=False, soft_wrap=True)
-            results.append(earlier)
+        if run.result is not None:
+            err.print(f"{title}: finished before, in {run.path}", markup=False, soft_wrap=True)
+            results.append(run.result)
             continue
+        if run.before is not None:
+            changes = "; ".join(run.differences)
+            err.print(f"{title}: the data have changed since {run.before}: {changes}", markup=False, soft_wrap=True)
         model = model or build_clip(planned.clip)
-        err.print(f"{title} -> {path}", markup=False, soft_wrap=True)
+        err.print(f"{title} -> {run.path}", markup=False, soft_wrap=True)
         with progress() as callback:
-            results.append(tune_recipe(planned, path, resume=resume, clip=model, callback=callback).result)
-    show_results(results, as_json, folders)
+            results.append(tune_recipe(planned, run.path, resume=resume, clip=model, callback=callback).result)
+    changed = [
+        {"folder": str(run.path), "before": str(run.before), "differences": run.differences}
+        for run in chosen
+        if run.before is not None
+    ]
+    show_results(results, as_json, [run.path for run in chosen], {"data_changed": changed} if changed else {})
+
+
+def _check_unfinished(run: "RunFolder", resume: bool) -> None:
+    """Refuse to begin a run that is unfinished, or to resume one on other data.
+
+    Raises:
+        CheckpointError: see there.
+    """
+    from maotune.runs.result import is_finished
+    from maotune.train.session import CHECKPOINT, CheckpointError
+
+    if run.result is None and not resume and (run.path / f"{CHECKPOINT}.safetensors").exists():
+        raise CheckpointError(
+            f"{run.path} holds an unfinished run of this recipe: add --resume to finish it, or delete the folder"
+        )
+    if resume and run.before is not None and not is_finished(run.before):
+        raise CheckpointError(
+            f"{run.before} holds an unfinished run of this recipe on other data: {'; '.join(run.differences)}. It "
+            "cannot be resumed: leave out --resume to tune on what is there now, in a folder of its own"
+        )

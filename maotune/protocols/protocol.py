@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -54,19 +53,6 @@ class Splits:
     """The data set's own zero-shot prompts."""
     left_out: tuple[Skipped, ...] = ()
     """Images that are not tuned on because they are scored."""
-
-    def fingerprint(self) -> str:
-        """Return the hex SHA-256 of all that is tuned on and scored: image contents, order, labels and class names."""
-        digest = sha256()
-        parts = [("shots", self.classes, self.shots)]
-        parts += [(name, test.classes, test.samples) for name, test in self.tests.items()]
-        if self.unlabelled is not None:
-            parts.append(("unlabelled", self.new_classes, self.unlabelled.samples))
-        for name, classes, samples in parts:
-            digest.update("\n".join((name, *classes, "")).encode())
-            for sample in samples:
-                digest.update(f"{sample.label} {sample.image.digest()}\n".encode())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ def _data(finished: Sequence[FinishedTrial]) -> ReportTable:
     for run in finished:
         data = run.result.environment.get("data", {})
         of_seed = sets.setdefault(run.result.dataset, {}).setdefault(run.result.seed, [])
-        if "fingerprint" in data and data not in of_seed:
+        if data.get("fingerprint") not in (None, *(other["fingerprint"] for other in of_seed)):
             of_seed.append(data)
     rows = []
     for name, short in short_names(sets).items():

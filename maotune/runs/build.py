@@ -1,12 +1,14 @@
 """The objects that a recipe names: the frozen CLIP, the learner, the images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from maotune.clip import FrozenCLIP, load_clip
 from maotune.clip.ensembles import SIXTY
 from maotune.contract import AbstractLearner
+from maotune.data.images.scan import scan_images
 from maotune.data.sets.catalog import load_dataset, load_unlabelled
 from maotune.data.sets.dataset import Dataset
 from maotune.learners import LEARNERS
@@ -15,7 +17,7 @@ from maotune.learners.teacher import OpenRun
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import OWN_TEXT, ClipSettings, Recipe, RecipeError, arguments, learner_settings
 from maotune.recipe.suites import targets_of
-from maotune.runs.readable import Drawn, draw_readable, read_all
+from maotune.runs.readable import Drawn, draw_readable, read_all, without
 
 
 def build_clip(settings: ClipSettings, allow_download: bool = True) -> FrozenCLIP:
@@ -105,27 +107,47 @@ def build_splits(recipe: Recipe) -> Drawn:
         ValueError: no such data, or it does not fit the protocol.
         UnreadableImage: an image cannot be read, and ``data.strict`` is set.
     """
+
+    def draw(datasets: Sequence[Dataset]) -> Splits:
+        return recipe.protocol_in_use.draw(datasets, recipe.draw_settings)
+
+    whole_train = recipe.mao.pool == "train"
+    return draw_readable(draw, _load_datasets(recipe), strict=recipe.data.strict, whole_train=whole_train)
+
+
+def redraw_splits(recipe: Recipe, skipped: Collection[str]) -> Splits:
+    """Draw the images of a run of which it is known that these images, by name, could not be read.
+
+    No other image is decoded. Those that can be read by now are not left out any more.
+
+    Raises:
+        ValueError: no such data, or it does not fit the protocol.
+    """
+    datasets = _load_datasets(recipe)
+    if names := {*skipped}:
+        known = [
+            sample
+            for dataset in datasets
+            for sample in chain(dataset.train, dataset.val, dataset.test, dataset.unlabelled)
+            if sample.image.name in names
+        ]
+        unreadable = scan_images(known).skipped
+        datasets = [without(dataset, unreadable) for dataset in datasets]
+    return recipe.protocol_in_use.draw(datasets, recipe.draw_settings)
+
+
+def _load_datasets(recipe: Recipe) -> list[Dataset]:
+    """Load the data set of a recipe, then the targets, where its protocol takes any."""
     data, protocol = recipe.data, recipe.protocol_in_use
     if data.unlabelled is not None and not protocol.takes_unlabelled:
         raise RecipeError(
             f"data.unlabelled (--unlabelled) goes with the protocol adapt; {protocol.name} draws the unlabelled images "
             "that it needs itself: leave it out, or set protocol=adapt"
         )
-    datasets = [load_dataset(data.source, data.root, data.classes, as_words=data.as_words)]
+    source = load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
     if data.unlabelled is not None:
         pool = load_unlabelled(data.unlabelled)
-        source = datasets[0]
-        datasets = [
-            replace(
-                source,
-                unlabelled=(*source.unlabelled, *pool.unlabelled),
-                skipped=(*source.skipped, *pool.skipped),
-            )
-        ]
-    if protocol.takes_targets:
-        datasets += [load_dataset(target, data.root, as_words=data.as_words) for target in targets_of(recipe)]
-
-    def draw(datasets: Sequence[Dataset]) -> Splits:
-        return protocol.draw(datasets, recipe.draw_settings)
-
-    return draw_readable(draw, datasets, strict=data.strict, whole_train=recipe.mao.pool == "train")
+        images, skipped = (*source.unlabelled, *pool.unlabelled), (*source.skipped, *pool.skipped)
+        source = replace(source, unlabelled=images, skipped=skipped)
+    targets = targets_of(recipe) if protocol.takes_targets else ()
+    return [source, *(load_dataset(target, data.root, as_words=data.as_words) for target in targets)]

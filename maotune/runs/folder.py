@@ -4,13 +4,13 @@ import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maotune.data.sets.catalog import names
 from maotune.files import DamagedFile, LockTaken, lock, read_json
 from maotune.recipe.schema import OWN_TEXT, Recipe
-from maotune.runs.build import build_splits
+from maotune.runs.fingerprint import DataComparison, DataRecord, data_differences
 from maotune.runs.result import RESULT, Result, is_finished
 from maotune.train.session import CHECKPOINT, CheckpointError, read_metadata
 
@@ -24,23 +24,85 @@ LOCK_TIMEOUT = 1.0
 """Seconds to wait for the lock: its holder may be about to end, or only be checking the lock."""
 
 
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run that is to be reused, resumed or tuned."""
+
+    path: Path
+    result: Result | None = None
+    """Of the run, where it is finished."""
+    before: Path | None = None
+    """Where the data have changed: the folder with the same run on the data of before."""
+    differences: tuple[str, ...] = ()
+    """What differs in the data from those of ``before``."""
+
+
 def find_run_folder(parent: Path, recipe: Recipe) -> Path:
     """Return the folder below ``parent`` that holds the run of ``recipe``, or one for it that is not there yet.
 
     The recorded recipe decides and not the folder's name: names leave out settings at their defaults, which may have
     been others when the folder was made. What decides no result (``Recipe.deciding``) is not compared.
     """
+    return next(_folders(parent, recipe), None) or _free_folder(parent, recipe)
+
+
+def choose_run_folder(parent: Path, recipe: Recipe, comparison: DataComparison) -> RunFolder:
+    """Return the folder of the run of ``recipe`` on the data that are there now.
+
+    If it has been run on other data only, that is a folder of its own, which is not there yet.
+    """
+    other: RunFolder | None = None
+    for folder in _folders(parent, recipe):
+        differences = tuple(comparison.differences(recipe, recorded_data(folder)))
+        if not differences:
+            return RunFolder(folder, Result.find(folder) if is_finished(folder) else None)
+        other = other or RunFolder(_free_folder(parent, recipe), None, folder, differences)
+    return other or RunFolder(_free_folder(parent, recipe))
+
+
+def recorded_data(folder: Path) -> DataRecord | None:
+    """Return what the run in ``folder`` has recorded of its data; None where it has not.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
+    if is_finished(folder) and (result := Result.find(folder)) is not None:
+        record: DataRecord | None = result.environment.get("data")
+        return record
+    checkpoint = folder / f"{CHECKPOINT}.safetensors"
+    return read_metadata(checkpoint).get("data") if checkpoint.exists() else None
+
+
+def check_data(folder: Path, recipe: Recipe, record: DataRecord) -> None:
+    """Refuse to resume the run in ``folder``, if it is that of ``recipe``, on other data than it has recorded.
+
+    Raises:
+        CheckpointError: they differ; the message says how.
+    """
+    before, recorded = recorded_data(folder), recorded_recipe(folder)
+    if before is None or recorded is None or not same_run(recipe, recorded):
+        return
+    if differences := data_differences(before, record):
+        raise CheckpointError(
+            f"{folder} holds this run on other data, so it cannot be resumed: {'; '.join(differences)}. To tune on "
+            "what is there now, choose another folder"
+        )
+
+
+def _folders(parent: Path, recipe: Recipe) -> Iterator[Path]:
+    """Yield the folders that hold the run of a recipe, on whatever data, the one that is named after it first."""
     named = parent / recipe.slug
     recorded = recorded_recipe(named)
     if recorded is not None and same_run(recipe, recorded):
-        return named
+        yield named
     for folder in sorted(parent.glob(f"{recipe.title_and_seed}-*")):
         if folder != named and _holds(folder, recipe):
-            return folder
-    if recorded is None:
-        return named
-    numbered = (parent / f"{named.name}-{number}" for number in itertools.count(2))
-    return next(folder for folder in numbered if recorded_recipe(folder) is None)
+            yield folder
+
+
+def _free_folder(parent: Path, recipe: Recipe) -> Path:
+    names = itertools.chain([recipe.slug], (f"{recipe.slug}-{number}" for number in itertools.count(2)))
+    return next(folder for folder in (parent / name for name in names) if recorded_recipe(folder) is None)
 
 
 def _holds(folder: Path, recipe: Recipe) -> bool:
@@ -50,29 +112,6 @@ def _holds(folder: Path, recipe: Recipe) -> bool:
     except CheckpointError:
         return False
     return recorded is not None and same_run(recipe, recorded)
-
-
-def reusable_result(folder: Path, recipe: Recipe) -> Result | None:
-    """Return the result of a finished run in ``folder`` (``find_run_folder``); None where it is not finished.
-
-    Images of a shipped set never change. Own images do, and public sets may lie elsewhere now: they are compared by
-    content with those that were tuned on and scored.
-
-    Raises:
-        CheckpointError: the images, their labels or the class names are not those of the run any more.
-    """
-    result = Result.find(folder) if is_finished(folder) else None
-    if result is None:
-        return None
-    data, recorded = recipe.data, Recipe.from_record(result.recipe).data
-    fingerprint = result.environment.get("data", {}).get("fingerprint")
-    changeable = data.source not in names() or data.root != recorded.root
-    if changeable and fingerprint not in (None, build_splits(recipe).splits.fingerprint()):
-        raise CheckpointError(
-            f"{folder} holds this run on other data: images, labels or class names of {data.source} have changed since "
-            f"then. To tune on what is there now, choose another --folder for runs, or delete {folder}"
-        )
-    return result
 
 
 def recorded_recipe(folder: Path) -> Recipe | None:
@@ -126,5 +165,10 @@ def same_run(requested: Recipe, recorded: Recipe) -> bool:
 
 
 def identity(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a checkpoint as far as they decide the result, also where an older version wrote them."""
-    return {**metadata, "recipe": Recipe.from_record(metadata["recipe"]).deciding()}
+    """Return the metadata of a checkpoint as far as they decide the result, also where an older version wrote them.
+
+    The data are not among them: ``tune_and_score`` compares them, in words.
+    """
+    deciding = {**metadata, "recipe": Recipe.from_record(metadata["recipe"]).deciding()}
+    deciding.pop("data", None)
+    return deciding

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from maotune.clip import FrozenCLIP
-from maotune.protocols.protocol import Splits
+from maotune.runs.fingerprint import DataRecord
 
 
-def environment(clip: FrozenCLIP, splits: Splits) -> dict[str, Any]:
+def environment(clip: FrozenCLIP, data: DataRecord) -> dict[str, Any]:
     """Return versions, commit, machine, and fingerprints of model and data, as JSON can hold them."""
     return {
         "maotune": version("maotune"),
@@ -26,11 +26,7 @@ def environment(clip: FrozenCLIP, splits: Splits) -> dict[str, Any]:
         "device": str(clip.device),
         "threads": torch.get_num_threads(),
         "clip": {"name": clip.name, "fingerprint": clip.fingerprint, "dtype": str(clip.dtype).removeprefix("torch.")},
-        "data": {
-            "base_classes": len(splits.classes),
-            "new_classes": len(splits.new_classes),
-            "fingerprint": splits.fingerprint(),
-        },
+        "data": data,
     }
 
 

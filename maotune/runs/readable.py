@@ -52,7 +52,7 @@ def draw_readable(
             return Drawn(splits, [*skipped, *splits.left_out], remarks_on_copies([*_members(splits)], looks))
         readable.update(sample.image.name for sample in result.kept)
         skipped += result.skipped
-        datasets = [_without(dataset, result.skipped) for dataset in datasets]
+        datasets = [without(dataset, result.skipped) for dataset in datasets]
 
 
 def read_all(samples: Sequence[Sample], strict: bool, looks: dict[str, Look] | None = None) -> ScanResult:
@@ -88,7 +88,7 @@ def _used(splits: Splits, whole_train: bool) -> Iterator[Sample]:
         yield from test.samples
 
 
-def _without(dataset: Dataset, skipped: Sequence[Skipped]) -> Dataset:
+def without(dataset: Dataset, skipped: Sequence[Skipped]) -> Dataset:
     """Return the data set without these images; refuse that a class loses all of its training images."""
     names = {image.name for image in skipped}
 

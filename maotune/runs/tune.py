@@ -21,7 +21,8 @@ from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
 from maotune.runs.estimate import estimate, uses_pool
 from maotune.runs.events import Callback, RunPlan
-from maotune.runs.folder import hold, identity
+from maotune.runs.fingerprint import DataRecord, record_data
+from maotune.runs.folder import check_data, hold, identity
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
 from maotune.runs.provenance import environment
@@ -106,6 +107,9 @@ def tune_and_score(
     pipeline = Pipeline(clip, recipe, callback or (lambda event: None))
     drawn = build_splits(recipe)
     splits = drawn.splits
+    data = record_data(splits, [item.name for item in drawn.skipped], recipe.mao.pool == "train")
+    if folder is not None and resume:
+        check_data(folder, recipe, data)
     departing = departures(recipe)
     recipe = with_own_texts(recipe, splits.templates[0])
     torch.manual_seed(recipe.seed)
@@ -132,7 +136,12 @@ def tune_and_score(
             resume=resume,
             seed=recipe.seed,
             scale_loss=clip.dtype == torch.float16,
-            metadata={"recipe": recipe.model_dump(mode="json"), "clip": clip.fingerprint},
+            metadata={
+                "recipe": recipe.model_dump(mode="json"),
+                "clip": clip.fingerprint,
+                "preprocess": clip.preprocess.fingerprint,
+                "data": data,
+            },
             deciding=identity,
             on_event=pipeline.callback,
         )
@@ -141,7 +150,7 @@ def tune_and_score(
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
     result = _result(
-        recipe, departing, pipeline, drawn, history, evaluations, labels, learner if stages else None, start
+        recipe, departing, pipeline, drawn, data, history, evaluations, labels, learner if stages else None, start
     )
     prompts = {
         stage.name: StagePrompts(stage.classes, record.prompts or {})
@@ -244,6 +253,7 @@ def _result(
     departing: Departures,
     pipeline: Pipeline,
     drawn: Drawn,
+    data: DataRecord,
     history: History,
     evaluations: Evaluations,
     labels: PseudoLabels | None,
@@ -285,7 +295,7 @@ def _result(
         parameters=_parameters(learner) if learner else 0,
         peak_memory=history.peak_memory,
         seconds=time.monotonic() - start,
-        environment=environment(pipeline.clip, splits),
+        environment=environment(pipeline.clip, data),
         recipe=recipe.model_dump(mode="json"),
         departures=departing,
     )

@@ -252,6 +252,8 @@ class Session:
                 {**identity, "metadata": self.deciding(identity["metadata"])}
                 for identity in (parse_json(texts["identity"], path), json.loads(self._identity))
             )
+            # What an older version did not record is not compared.
+            now["metadata"] = {key: value for key, value in now["metadata"].items() if key in was["metadata"]}
             state = parse_json(texts["state"], path)
             history, self._saved = History.from_json(state["history"]), (tensors, state.get("numbers", {}))
         if differences := list(_differences(was, now)):

@@ -169,21 +169,6 @@ def test_own_images_are_adapted_to(maotune: Maotune, photos: Path) -> None:
     assert "broken.jpg" in strict.err
 
 
-def test_a_run_on_data_that_have_changed_since_is_not_taken_for_one_on_what_is_there(
-    maotune: Maotune, photos: Path, tmp_path: Path
-) -> None:
-    own = tmp_path / "photos"
-    shutil.copytree(photos / "photos", own)
-    command = ("train", "--data", own, "--method", "plain", "epochs=1", "data.views=1", "--folder", tmp_path / "runs")
-    assert maotune(*command).code == 0
-    assert "finished before" in maotune(*command).err
-    (own / "tomato").rename(own / "cherry")
-    answer = maotune(*command)
-    assert answer.code == 1
-    assert "images, labels or class names" in answer.err
-    assert "--folder" in answer.err
-
-
 def test_mao_without_unlabelled_images_says_what_to_give(maotune: Maotune, photos: Path) -> None:
     answer = maotune("train", "--data", "photos", "--mao", cwd=photos)
     assert answer.code == 1

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -224,7 +225,7 @@ class ImageFile:
         """Return the hex SHA-256 of the file."""
         status = self._status()
         with _refusals(self.name):
-            return _file_digest(self.path, status.st_size, status.st_mtime_ns)
+            return _file_digest(self.path, file_version(status)) if is_settled(status) else sha256(self.path)
 
     def _status(self) -> os.stat_result:
         with _refusals(self.name):
@@ -258,7 +259,17 @@ class MemoryImage:
         return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
 
 
+def file_version(status: os.stat_result) -> tuple[int, ...]:
+    """Return what differs between two files under one path, and for one file whenever it is written again."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def is_settled(status: os.stat_result) -> bool:
+    """Whether a file was written so long ago that writing it again gives it another time, on any file system."""
+    return time.time_ns() - max(status.st_ctime_ns, status.st_mtime_ns) > 2_000_000_000
+
+
 @functools.lru_cache(maxsize=1 << 18)
-def _file_digest(path: Path, size: int, modified_ns: int) -> str:
-    """Hash a file once as long as its size and time stay the same."""
+def _file_digest(path: Path, version: tuple[int, ...]) -> str:
+    """Hash a file once as long as it is not written again."""
     return sha256(path)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
-from maotune.data.images.decode import upright_rgb
+from maotune.data.images.decode import file_version, is_settled, upright_rgb
 from maotune.data.images.formats import SUFFIXES
 from maotune.data.sets.archives import BROKEN, StrictHeader
 from maotune.data.sets.dataset import ImageRef, UnreadableImage
@@ -53,7 +53,12 @@ class TarImage:
     def digest(self) -> str:
         """Return the hex SHA-256 of the picture's file, the same as outside the archive."""
         with self._refusals():
-            return _digest(self, os.stat(self.shard).st_mtime_ns)
+            status = self.shard.stat()
+            return _digest(self, file_version(status)) if is_settled(status) else self._hash()
+
+    def _hash(self) -> str:
+        with self._open() as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -102,10 +107,9 @@ class _Part(io.RawIOBase):
 
 
 @lru_cache(maxsize=1 << 18)
-def _digest(image: TarImage, modified_ns: int) -> str:
-    """Hash a picture once as long as its archive is not modified."""
-    with image._open() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(image: TarImage, version: tuple[int, ...]) -> str:
+    """Hash a picture once as long as its archive is not written again."""
+    return image._hash()
 
 
 @dataclass(frozen=True, slots=True)

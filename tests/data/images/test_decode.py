@@ -1,11 +1,15 @@
 """Reading pictures of every kind, and refusing what is none."""
 
+import hashlib
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from maotune.data.images import decode
 from maotune.data.images.decode import MAX_PIXELS, ImageFile, MemoryImage
 from maotune.data.images.formats import SUFFIXES
 from maotune.data.sets.dataset import ImageRef, UnreadableImage
@@ -185,6 +189,52 @@ def test_the_limit_of_pixels_is_a_limit(tmp_path: Path) -> None:
 def test_a_broken_exif_block_does_not_cost_the_picture(tmp_path: Path) -> None:
     halves().save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     assert (colours(tmp_path / "a.png") == np.asarray(halves())).all()
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Write in place, with the old modification time; the time of the change is another, however coarse the clock."""
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("later", [0, 10**10], ids=["just written", "written long ago"])
+def test_digest_of_a_file_that_is_written_again(later: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + later)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"first")
+    assert ImageFile(path).digest() == hashlib.sha256(b"first").hexdigest()
+    rewrite(path, b"again")
+    assert ImageFile(path).digest() == hashlib.sha256(b"again").hexdigest()
+    other = tmp_path / "other"
+    other.write_bytes(b"third")
+    os.utime(other, ns=(path.stat().st_mtime_ns, path.stat().st_mtime_ns))
+    other.replace(path)
+    assert ImageFile(path).digest() == hashlib.sha256(b"third").hexdigest()
+
+
+def test_digest_of_a_relative_path_after_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 10**10)
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.png").write_text(place)
+        os.utime(tmp_path / place / "a.png", ns=(10**18, 10**18))
+        monkeypatch.chdir(tmp_path / place)
+        assert ImageFile(Path("a.png")).digest() == hashlib.sha256(place.encode()).hexdigest()
+
+
+def test_digest_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"content")
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 10**10)
+    digest = ImageFile(tmp_path / "a.png").digest()
+    monkeypatch.delattr(decode, "sha256")
+    assert ImageFile(tmp_path / "a.png").digest() == digest
 
 
 def test_digest_follows_the_content(tmp_path: Path, paint: Paint) -> None:

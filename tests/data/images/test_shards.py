@@ -1,6 +1,7 @@
 """Tar shards: pictures are read where they lie, and what is broken in them is found."""
 
 import io
+import os
 import random
 import tarfile
 from collections.abc import Sequence
@@ -46,6 +47,18 @@ def test_pictures_of_a_shard_are_those_of_the_files(tmp_path: Path) -> None:
         assert image.digest() == ImageFile(file).digest(), "features of a picture are shared with its file"
         assert image.read().tobytes() == ImageFile(file).read().tobytes()
         file.unlink()
+
+
+def test_digest_of_a_picture_in_an_archive_that_is_written_again(tmp_path: Path) -> None:
+    path, digests = tmp_path / "pool.tar", []
+    for colour in ("red", "blue"):
+        Image.new("RGB", (4, 4), colour).save(tmp_path / "a.bmp")
+        with tarfile.open(path, "w") as shard:
+            shard.add(tmp_path / "a.bmp", "a.bmp")
+        os.utime(path, ns=(10**18, 10**18))
+        (image,) = read_shard(path)
+        digests.append(image.digest())
+    assert digests[0] != digests[1]
 
 
 def test_the_order_of_files_and_members_does_not_matter(tmp_path: Path) -> None:
