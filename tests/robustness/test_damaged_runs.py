@@ -12,7 +12,8 @@ import maotune
 from maotune.cli import call
 from maotune.recipe import load_recipe
 from maotune.report.frame import read_experiments
-from maotune.runs.folder import find_run_folder, reusable_result
+from maotune.runs.fingerprint import DataComparison
+from maotune.runs.folder import choose_run_folder, find_run_folder
 from maotune.runs.result import Result, is_finished
 from maotune.sweep.manifest import Sweep
 from maotune.sweep.status import StatusReader
@@ -114,7 +115,7 @@ def test_a_damaged_result_of_a_single_run_is_made_again(
     recipe = load_recipe(None, {"data.source": "icons-weather", "shots": 1, "epochs": 2, "data.views": 1})
     assert find_run_folder(tmp_path, recipe) == path.parent, "its checkpoint says what it is"
     assert not is_finished(path.parent)
-    assert reusable_result(path.parent, recipe) is None
+    assert choose_run_folder(tmp_path, recipe, DataComparison()).result is None
     assert call(command) == 1, "it is resumed only when that is asked for"
     assert call([*command, "--resume"]) == 0
     again = Result.find(path.parent)
