@@ -9,6 +9,7 @@ from maotune.report.by_class import class_section
 from maotune.report.compare import MaoComparison, compare_mao
 from maotune.report.content import Report, Section
 from maotune.report.frame import ExperimentRuns
+from maotune.report.names import explain
 from maotune.report.provenance import provenance_section
 from maotune.report.pseudo_labels import pseudo_label_section
 
@@ -28,11 +29,16 @@ def build_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str] 
     order = sorted(compared, key=lambda entry: (entry[0].name != "base-to-new", not entry[1]))
     main, comparisons = order[0] if order else (None, [])
     answer = sentences.answer(main, comparisons) if main else "There is no finished run yet."
+    so_far = main is not None and bool(main.missing)
     details = [pseudo_label_section(main), class_section(main)] if main else []
     return Report(
         title=title,
         subtitle=sentences.subtitle(experiments, main),
-        answer=("So far, " if main and main.missing else "") + answer,
+        answer=f"So far, {answer if answer.startswith('MAO') else answer[0].lower() + answer[1:]}"
+        if so_far
+        else answer,
+        figure=figures.plot_overview(main, comparisons) if main else None,
+        explained=explain((method for _, method, _ in main.scores.keys), main.scores.measures) if main else "",
         evidence=sentences.evidence(main, comparisons) if main else (),
         warnings=sentences.warnings(experiments),
         sections=[
@@ -55,8 +61,9 @@ def _experiment_section(runs: ExperimentRuns, comparisons: Sequence[MaoCompariso
             tables.cost(runs),
         ),
         figures=_filled(
-            figures.plot_differences(runs, comparisons), figures.plot_base_against_new(runs), figures.plot_curves(runs),
-            figures.plot_cost(runs), figures.plot_losses(runs),
+            figures.plot_differences(runs, comparisons), figures.plot_heat_map(runs),
+            figures.plot_base_against_new(runs), figures.plot_curves(runs), figures.plot_cost(runs),
+            figures.plot_losses(runs),
         ),
     )  # fmt: skip
 

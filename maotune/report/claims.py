@@ -11,6 +11,7 @@ from maotune.mao.methods import ZEROSHOT
 from maotune.report.compare import Difference, Verdict, holm, pair, void
 from maotune.report.content import Report, ReportTable, Section
 from maotune.report.frame import CLIP, ExperimentRuns, Key
+from maotune.report.names import learner_name
 from maotune.report.provenance import provenance_section
 from maotune.report.published import look_up
 from maotune.report.sentences import NOTHING, between, counted, joined, probability, signed
@@ -167,7 +168,7 @@ def _by_verdict(claims: Sequence[Claim]) -> list[str]:
     groups: dict[str, dict[str, list[str]]] = {words: {} for words in VERDICTS.values()}
     for claim in claims:
         text = f"{claim.text} ({'control, ' * claim.control}{claim.source}"
-        groups[VERDICTS[claim.verdict]].setdefault(text, []).append(claim.learner)
+        groups[VERDICTS[claim.verdict]].setdefault(text, []).append(learner_name(claim.learner))
     return [
         f"{words.capitalize()}: {'; '.join(f'{text}: {joined(learners)})' for text, learners in group.items())}."
         for words, group in groups.items()
@@ -183,7 +184,12 @@ def _table(name: str, caption: str, claims: Sequence[Claim], notes: Sequence[str
         if gap is not None:
             certain = (between(gap.interval), between(gap.resampled), probability(claim.corrected))
             cells = (signed(gap.mean), *certain, str(len(gap.by_dataset)))
-        rows.append(((claim.source, claim.text, claim.learner), (claim.published, *cells, VERDICTS[claim.verdict])))
+        rows.append(
+            (
+                (claim.source, claim.text, learner_name(claim.learner)),
+                (claim.published, *cells, VERDICTS[claim.verdict]),
+            )
+        )
     labels = ("paper", "claim", "learner")
     return ReportTable(
         name, caption, labels, ("published", "here", "95 % interval", "resampled", "p", "sets", "verdict"), rows, notes

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from maotune.mao.methods import ZEROSHOT
-from maotune.report.frame import CLIP, TWO_PROMPTS, ExperimentRuns, Key, Scores
+from maotune.report.frame import CLIP, ExperimentRuns, Key, Scores
+from maotune.report.names import TWO_PROMPTS, learner_name
 
 FEWEST = 3
 """Number of data sets (or seeds) below which no interval is given."""
@@ -124,6 +125,11 @@ class MaoComparison:
     """``difference.p``, corrected for the number of comparisons of the experiment."""
     tuning: Difference | None
     """What plain tuning of the learner gains over zero-shot CLIP on base classes, where that can be said."""
+
+    @property
+    def title(self) -> str:
+        """The name of the learner."""
+        return learner_name(self.learner)
 
     @property
     def verdict(self) -> Verdict:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 
@@ -20,7 +21,7 @@ class Cell(NamedTuple):
     """Or a word."""
     std: str
     best: bool
-    """Whether it is the best of its column."""
+    """Whether it is the best of its column, or within noise of it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ReportTable:
     words: bool = False
     """Whether cells are words: left-aligned and wrapped."""
     mark_best: int = 0
-    """The highest numbers of so many first columns are marked, in tables of several rows."""
+    """Where there are several rows: so many first columns have their best numbers marked, and those within noise."""
 
     def __bool__(self) -> bool:
         return bool(self.rows)
@@ -52,8 +53,7 @@ class ReportTable:
         """The cells of each row."""
         table = pd.DataFrame([[*cells] for _, cells in self.rows], dtype=object)
         marked = table.iloc[:, : self.mark_best if len(table) > 1 else 0]
-        means = marked.apply(lambda column: pd.to_numeric(column.str.split(" ").str[0], errors="coerce"))
-        best = (means == means.max()).reindex(columns=table.columns, fill_value=False).to_numpy()
+        best = marked.apply(_best).reindex(columns=table.columns, fill_value=False).to_numpy()
         return [
             [
                 Cell(*(cell.partition(" ± ")[::2] if not self.words else (cell, "")), bool(mark))
@@ -89,6 +89,16 @@ class ReportTable:
         return blocks
 
 
+def _best(cells: pd.Series) -> pd.Series:
+    """Mark the highest mean of a column, and those that are nearer to it than their spreads over seeds."""
+    numbers = cells.str.partition(" ± ")[[0, 2]].apply(pd.to_numeric, errors="coerce")
+    means, stds = numbers[0], numbers[2].fillna(0)
+    if means.isna().all():
+        return means.notna()
+    top = means.idxmax()
+    return means[top] - means <= np.hypot(stds, stds[top])
+
+
 class LineStyle(NamedTuple):
     """Colour, marker and dashes of a method, in figures and legends."""
 
@@ -119,6 +129,8 @@ class FigurePanels:
     panels: Sequence[Panel]
     legend: Mapping[str, LineStyle] = field(default_factory=dict)
     """Meaning -> mark and colour."""
+    wide: bool = False
+    """Whether a panel takes the width of the page."""
 
     def __bool__(self) -> bool:
         return bool(self.panels)
@@ -163,6 +175,10 @@ class Report:
     subtitle: str
     answer: str
     """One sentence: did MAO help here?"""
+    figure: FigurePanels | None = None
+    """The figure of the answer."""
+    explained: str = ""
+    """What the names in it are."""
     evidence: Sequence[str] = ()
     """A sentence per learner with the figures behind the answer."""
     warnings: Sequence[str] = ()

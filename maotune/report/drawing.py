@@ -28,10 +28,10 @@ STYLES = {
     "plain": LineStyle("blue", "o", "●", "-"),
     "step-matched": LineStyle("orange", "^", "▲", "--"),
     "mao": LineStyle("green", "D", "◆", "-"),
+    "two-prompts": LineStyle("purple", "P", "✚", "--"),
 }
 OTHERS = (
     LineStyle("red", "v", "▼", "-."),
-    LineStyle("purple", "P", "✚", "--"),
     LineStyle("sky", "X", "✖", "-."),
     LineStyle("ink", ">", "▶", ":"),
     LineStyle("orange", "<", "◀", "-"),
@@ -47,7 +47,11 @@ def styles(methods: Iterable[str]) -> dict[str, LineStyle]:
 
 
 def draw_panels(
-    name: str, caption: str, panels: "Iterable[tuple[str, Paint, float]]", legend: Mapping[str, LineStyle]
+    name: str,
+    caption: str,
+    panels: "Iterable[tuple[str, Paint, float]]",
+    legend: Mapping[str, LineStyle],
+    width: float = WIDTH,
 ) -> FigurePanels:
     """Return a figure.
 
@@ -57,15 +61,16 @@ def draw_panels(
         panels: of each a description for people who do not see it, a function that paints into its axes, with
             ``COLOURS``, and its height in inches.
         legend: meaning -> mark and colour.
+        width: of a panel in inches.
     """
     drawn = [
-        Panel(label, partial(_draw, f"{name}-{number}", label, paint, height))
+        Panel(label, partial(_draw, f"{name}-{number}", label, paint, (width, height)))
         for number, (label, paint, height) in enumerate(panels)
     ]
-    return FigurePanels(name, caption, drawn, legend)
+    return FigurePanels(name, caption, drawn, legend, wide=width > WIDTH)
 
 
-def _draw(name: str, label: str, paint: "Paint", height: float) -> str:
+def _draw(name: str, label: str, paint: "Paint", size: tuple[float, float]) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -73,7 +78,7 @@ def _draw(name: str, label: str, paint: "Paint", height: float) -> str:
     parts["muted"] = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     colours = {part: COLOURS[colour] for colour, of in parts.items() for part in of}
     with mpl.rc_context(colours, str(TEMPLATES / "drawing.mplstyle")):
-        figure, file = Figure(figsize=(WIDTH, height)), io.StringIO()
+        figure, file = Figure(figsize=size), io.StringIO()
         paint(figure.add_subplot())
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _for_page(file.getvalue(), name, label)
@@ -137,27 +142,27 @@ def label_rows(axes: "Axes", names: Sequence[str]) -> None:
 
 
 def place_names(
-    axes: "Axes", height: float, names: Mapping[str, tuple[float, float]], points: Sequence[tuple[float, float]]
+    axes: "Axes", height: float, names: Sequence[tuple[str, tuple[float, float]]], points: Sequence[tuple[float, float]]
 ) -> None:
     """Write names beside their places, where they cover the fewest points and other names.
 
     Args:
-        axes: with their final limits.
+        axes: with their final scales and limits.
         height: of the panel in inches.
-        names: and their places.
+        names: with their places.
         points: that should stay visible.
     """
-    low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
-    unit = (high - low) / (72 * WIDTH * 0.84, 72 * height * 0.8)  # of one point, in data
-    taken = [(point - 3 * unit, point + 3 * unit) for point in np.array(points)]
-    for name, place in names.items():
+    share = (axes.transScale + axes.transLimits).transform  # from data to shares of the axes
+    unit = 1 / np.array([72 * WIDTH * 0.84, 72 * height * 0.8])  # of one point
+    taken = [(point - 3 * unit, point + 3 * unit) for point in share(points)]
+    for name, place in names:
         size = np.array([3.9 * len(name), 6])
         offsets = np.array([(dx, dy) for dy in (-2.5, 4, -9, 10, -15) for dx in (5, -5 - size[0], -size[0] / 2)])
-        starts = place + offsets * unit
+        starts = share([place]) + offsets * unit
         ends = starts + size * unit
-        low_taken, high_taken = np.array(taken).swapaxes(0, 1)
-        shared = np.minimum(ends[:, None], high_taken) - np.maximum(starts[:, None], low_taken)
-        outside = ((starts < low) | (ends > high)).any(axis=1)
+        low, high = np.array(taken).swapaxes(0, 1)
+        shared = np.minimum(ends[:, None], high) - np.maximum(starts[:, None], low)
+        outside = ((starts < 0) | (ends > 1)).any(axis=1)
         covered = shared.clip(0).prod(axis=2).sum(axis=1) + outside * (size * unit).prod()
         best = covered.argmin()
         taken.append((starts[best], ends[best]))

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maotune.mao.methods import ZEROSHOT
-from maotune.report.compare import AGAINST, MaoComparison
+from maotune.report.compare import AGAINST, MaoComparison, pair
 from maotune.report.content import FigurePanels, LineStyle
 from maotune.report.drawing import (
     COLOURS,
     HEIGHT,
+    WIDTH,
     Line,
     draw_panels,
     label_rows,
@@ -22,7 +23,8 @@ from maotune.report.drawing import (
     write,
 )
 from maotune.report.frame import CLIP, CONTROLS, MEASURES, ExperimentRuns, Key, short_names
-from maotune.report.sentences import signed
+from maotune.report.names import learner_name, method_name
+from maotune.report.sentences import row_name, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,74 +39,187 @@ SETTINGS = {
 """Settings that variants vary -> label of the axis."""
 
 
+def plot_overview(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> FigurePanels:
+    """Mean differences of MAO from its counterparts with intervals: a panel per measure, a row per learner."""
+    limits = _limits([end for each in comparisons for end in _ends(each)])
+    learners = list(dict.fromkeys(each.learner for each in comparisons))
+    panels = []
+    for measure in runs.scores.measures if comparisons else ():
+        group = [each for each in comparisons if each.measure == measure]
+        differences = ", ".join(f"{signed(one.difference.mean)} against {AGAINST[one.against]}" for one in group)
+        label = f"MAO minus its counterpart in {MEASURES[measure]}: {differences}"
+        paint = partial(_overview, group=group, learners=learners, limits=limits, title=MEASURES[measure])
+        panels.append((label, paint, 1.0 + 0.36 * len(learners)))
+    return draw_panels(
+        f"{runs.name}-overview",
+        "MAO minus its counterparts, percentage points: right of zero MAO is better. Means over data sets; thick line: "
+        "95 % interval over data sets; between the strokes: data sets, and seeds within them, drawn anew. A hollow "
+        "mark: may be chance, after correction for the number of comparisons, or nothing follows.",
+        panels,
+        _against(comparisons),
+    )
+
+
+def _overview(
+    axes: "Axes", group: Sequence[MaoComparison], learners: Sequence[str], limits: tuple[float, float], title: str
+) -> None:
+    axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
+    drawn = styles(AGAINST)
+    for each in group:
+        style, gap = drawn[each.against], each.difference
+        y = learners.index(each.learner) + 0.2 * ([*AGAINST].index(each.against) - (len(AGAINST) - 1) / 2)
+        shade = COLOURS[style.colour]
+        if gap.interval is not None and gap.resampled is not None:
+            axes.plot(gap.interval, [y, y], color=shade, linewidth=2.2, solid_capstyle="round")
+            axes.plot(gap.resampled, [y, y], "|-", color=shade, linewidth=0.8, markersize=5, markeredgewidth=0.8)
+        fill = shade if each.verdict in ("higher", "lower") else COLOURS["paper"]
+        axes.plot(gap.mean, y, style.marker, color=shade, markerfacecolor=fill, markersize=5)
+    label_rows(axes, [learner_name(learner) for learner in learners])
+    axes.grid(axis="x")
+    axes.set(xlim=limits, title=title[0].upper() + title[1:])
+
+
+def _ends(comparison: MaoComparison) -> list[float]:
+    """Return what a drawing of the difference has to show."""
+    gap = comparison.difference
+    return [gap.mean, *(gap.interval or ()), *(gap.resampled or ())]
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of an axis with zero and all values on it."""
+    low, high = min([0.0, *values]), max([0.0, *values])
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _against(comparisons: Sequence[MaoComparison]) -> dict[str, LineStyle]:
+    """Return the legend of the counterparts."""
+    there = {each.against for each in comparisons}
+    return {f"against {name}": styles(AGAINST)[against] for against, name in AGAINST.items() if against in there}
+
+
 def plot_differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> FigurePanels:
     """Differences of MAO from each counterpart: the mean with its interval, and every data set with its seeds."""
     measure = MEASURES.get(runs.scores.measure, "")
     comparisons = [each for each in comparisons if each.measure == runs.scores.measure]
+    limits = _limits([end for each in comparisons for end in (*_ends(each), *each.difference.gaps)])
     panels = []
     for learner in dict.fromkeys(each.learner for each in comparisons):
         group = [each for each in comparisons if each.learner == learner]
-        names = list(dict.fromkeys(name for each in group for name in each.difference.by_dataset))
-        differences = ", ".join(f"{signed(each.difference.mean)} against {AGAINST[each.against]}" for each in group)
-        label = f"{learner}, MAO minus its counterpart in {measure}: {differences}"
-        paint = partial(_differences, title=learner, group=group, names=names, measure=measure)
+        there = dict.fromkeys(name for each in group for name in each.difference.by_dataset)
+        names = [*(name for name in runs.scores.datasets if name in there), *(there.keys() - {*runs.scores.datasets})]
+        title = learner_name(learner)
+        label = f"{title}, MAO minus its counterpart in {measure}, data set by data set"
+        paint = partial(_differences, title=title, group=group, names=names, measure=measure, limits=limits)
         panels.append((label, paint, 1.1 + 0.27 * (len(names) + 1)))
-    drawn = styles(against for against in AGAINST if any(each.against == against for each in comparisons))
     return draw_panels(
         f"{runs.name}-differences",
         "MAO minus its counterparts, data set by data set: right of zero MAO is better. Marks are means over seeds, "
         "small dots the seeds; at the top is the mean over data sets with its 95 % interval.",
         panels,
-        {f"against {AGAINST[against]}": style for against, style in drawn.items()},
+        _against(comparisons),
     )
 
 
-def _differences(axes: "Axes", title: str, group: Sequence[MaoComparison], names: Sequence[str], measure: str) -> None:
+def _differences(
+    axes: "Axes",
+    title: str,
+    group: Sequence[MaoComparison],
+    names: Sequence[str],
+    measure: str,
+    limits: tuple[float, float],
+) -> None:
     axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
     axes.axhline(0.5, color=COLOURS["line"], linewidth=0.8)
-    drawn = styles(each.against for each in group)
-    for each, offset in zip(group, np.linspace(-0.26, 0.26, len(group)) * (len(group) > 1), strict=True):
+    drawn = styles(AGAINST)
+    for each, offset in zip(group, np.linspace(-0.3, 0.3, len(group)) * (len(group) > 1), strict=True):
         marker, shade = drawn[each.against].marker, COLOURS[drawn[each.against].colour]
         for name, gaps in each.difference.gaps.groupby(level=0):
             y = names.index(str(name)) + 1 + offset
             axes.plot(gaps, [y] * len(gaps), ".-", color=shade, linewidth=0.8, markersize=2.5, alpha=0.55)
-            axes.plot(gaps.mean(), y, marker, color=shade, markersize=4.2)
+            axes.plot(gaps.mean(), y, marker, color=shade, markersize=3.6)
         if each.difference.interval is not None:
             axes.plot(each.difference.interval, [offset] * 2, color=shade, linewidth=2.2, solid_capstyle="round")
-        axes.plot(each.difference.mean, offset, marker, color=shade, markersize=6)
+        axes.plot(each.difference.mean, offset, marker, color=shade, markersize=5)
     label_rows(axes, ["mean", *short_names(names).values()])
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.grid(axis="x")
-    axes.set(xlabel=f"difference of {measure}, percentage points", title=title)
+    axes.set(xlim=limits, xlabel=f"difference of {measure}, percentage points", title=title)
+
+
+def plot_heat_map(runs: ExperimentRuns) -> FigurePanels:
+    """Difference of every row from zero-shot CLIP on every data set."""
+    scores = runs.scores
+    gains = {key: pair(scores, key, CLIP, scores.measure) for key in scores.keys if key[1] not in (ZEROSHOT, *CONTROLS)}
+    rows = {row_name(key): gain.by_dataset for key, gain in gains.items() if gain}
+    names = short_names(dict.fromkeys(name for row in rows.values() for name in row))
+    largest = max((abs(gain) for row in rows.values() for gain in row.values()), default=0) or 1.0
+
+    def paint(axes: "Axes") -> None:
+        from matplotlib.patches import Rectangle
+
+        for y, row in enumerate(rows.values()):
+            for x, name in enumerate(names):
+                gain = row.get(name, np.nan)
+                if not np.isnan(gain):
+                    shade = COLOURS["green" if gain > 0 else "orange"]
+                    cell = {"facecolor": shade, "alpha": 0.75 * abs(gain) / largest, "linewidth": 0}
+                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **cell))
+                    axes.text(x, y, signed(gain, 1), ha="center", va="center", fontsize=7)
+        label_rows(axes, [*rows])
+        axes.set_xticks(range(len(names)), [*names.values()], rotation=30, ha="right")
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.tick_params(axis="x", length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+
+    label = f"{MEASURES.get(scores.measure)} minus that of zero-shot CLIP, a row per learner and method, by data set"
+    several = len(rows) > 1 and len(names) > 1
+    return draw_panels(
+        f"{runs.name}-heat-map",
+        f"{MEASURES.get(scores.measure)} minus that of zero-shot CLIP in percentage points, paired over seeds: green "
+        "is better than zero-shot CLIP, orange worse.",
+        [(label, paint, 0.9 + 0.24 * len(rows))] if several else [],
+        {},
+        width=2 * WIDTH,
+    )
 
 
 def plot_base_against_new(runs: ExperimentRuns) -> FigurePanels:
     """Accuracy on base and new classes of every data set, with plain tuning and with MAO."""
     spreads = runs.scores.spreads
-    panels = []
+    shown: dict[str, tuple[dict[str, Points], list[str]]] = {}
     for learner, method, variant in runs.scores.keys if runs.scores.measure == "h" else ():
         keys = (CLIP, (learner, "plain", variant), (learner, method, variant))
         names = [name for name in runs.scores.datasets if {(key, name) for key in keys} <= spreads.keys()]
         if method == "mao" and names:
-            points: dict[str, Points] = {
+            points = {
                 key[1]: [(spreads[key, name]["base"].mean, spreads[key, name]["new"].mean) for name in names]
                 for key in keys
             }
-            title = f"{learner} {variant}".strip()
-            label = f"{title}: accuracy on base against new classes of {len(names)} data sets, plain and with MAO"
-            paint = partial(_base_against_new, title=title, points=points, names=[*short_names(names).values()])
-            panels.append((label, paint, SCATTER_HEIGHT))
+            shown[f"{learner_name(learner)} {variant}".strip()] = points, [*short_names(names).values()]
+    every = [point for points, _ in shown.values() for of_method in points.values() for point in of_method]
+    panels = []
+    for title, (points, names) in shown.items():
+        label = f"{title}: accuracy on base against new classes of {len(names)} data sets, plain and with MAO"
+        paint = partial(_base_against_new, title=title, points=points, names=names, every=every)
+        panels.append((label, paint, SCATTER_HEIGHT))
     return draw_panels(
         f"{runs.name}-scatter",
         "Accuracy on base classes against new classes; a line leads from plain tuning to MAO on the same data set. "
         "Along a grey curve H is the same.",
         panels,
-        styles([ZEROSHOT, "plain", "mao"]),
+        _legend(styles([ZEROSHOT, "plain", "mao"])),
     )
 
 
-def _base_against_new(axes: "Axes", title: str, points: Mapping[str, Points], names: Sequence[str]) -> None:
-    every = [point for of_method in points.values() for point in of_method]
+def _legend(drawn: Mapping[str, LineStyle]) -> dict[str, LineStyle]:
+    return {method_name(method): style for method, style in drawn.items()}
+
+
+def _base_against_new(
+    axes: "Axes", title: str, points: Mapping[str, Points], names: Sequence[str], every: Points
+) -> None:
     low, high = np.maximum(0, np.min(every, axis=0) - 6), np.minimum(101, np.max(every, axis=0) + 6)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     base = np.linspace(max(low[0], 1), high[0], 100)
@@ -121,7 +236,8 @@ def _base_against_new(axes: "Axes", title: str, points: Mapping[str, Points], na
         size = 4 if method == "mao" else 3.2
         place = zip(*points[method], strict=True)
         axes.plot(*place, style.marker, color=COLOURS[style.colour], markersize=size, alpha=0.9)
-    place_names(axes, SCATTER_HEIGHT, dict(zip(names, points["mao"], strict=True)), every)
+    own = [point for of_method in points.values() for point in of_method]
+    place_names(axes, SCATTER_HEIGHT, [*zip(names, points["mao"], strict=True)], own)
     axes.set(xlabel="base classes, %", ylabel="new classes, %", title=title)
 
 
@@ -132,12 +248,14 @@ def plot_cost(runs: ExperimentRuns) -> FigurePanels:
     shown = [key for key in keys if cells and key[1] not in CONTROLS]
     averages = {key: scores.average(key)[scores.measure].mean for key in shown}
     drawn = styles(method for _, method, _ in averages if method != ZEROSHOT)
-    lines = []
+    lines, names = [], []
     for (learner, method, variant), average in averages.items():
         if method != ZEROSHOT:
             costs = scores.costs_by_key[learner, method, variant]["seconds"]
             seconds = costs.groupby(level="dataset").mean()[list(cells)].mean()
-            lines.append(Line(drawn[method], [(max(0.01, seconds), average)], name=f"{learner} {variant}".strip()))
+            place = (max(0.01, seconds), average)
+            lines.append(Line(drawn[method], [place]))
+            names.append((f"{learner_name(learner)} {variant}".strip(), place))
 
     def paint(axes: "Axes") -> None:
         from matplotlib.ticker import LogLocator
@@ -148,6 +266,7 @@ def plot_cost(runs: ExperimentRuns) -> FigurePanels:
         axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
         axes.minorticks_off()
         axes.margins(x=0.25, y=0.1)
+        place_names(axes, HEIGHT, names, [place for _, place in names])
 
     where = f"over {len(cells)} data sets" if len(cells) > 1 else f"on {next(iter(cells), '')}"
     dotted = "; the dotted line is zero-shot CLIP." if CLIP in averages else "."
@@ -155,7 +274,7 @@ def plot_cost(runs: ExperimentRuns) -> FigurePanels:
         f"{runs.name}-cost-figure",
         f"What tuning costs and what it brings: {name} against seconds of tuning, means {where}{dotted}",
         [(f"{name} against seconds of tuning", paint, HEIGHT)] if len(lines) > 1 else [],
-        drawn,
+        _legend(drawn),
     )
 
 
@@ -182,14 +301,14 @@ def plot_curves(runs: ExperimentRuns) -> FigurePanels:
             ]
             labels = (SETTINGS.get(name, name), f"{title}, %")
             level = zeroshot[test].mean if test in zeroshot else None
-            paint = partial(_curve, lines=lines, title=learner, labels=labels, level=level)
+            paint = partial(_curve, lines=lines, title=learner_name(learner), labels=labels, level=level)
             panels.append((f"{learner}: {title} by {labels[0]}", paint, HEIGHT))
     return draw_panels(
         f"{runs.name}-curves",
         f"Accuracy as one setting is varied, averages over {len(scores.compared[1])} data sets; bars are standard "
         f"deviations over seeds{', the dotted line is zero-shot CLIP' if zeroshot else ''}.",
         panels,
-        drawn,
+        _legend(drawn),
     )
 
 
@@ -209,14 +328,14 @@ def plot_losses(runs: ExperimentRuns) -> FigurePanels:
     for learner in dict.fromkeys(learner for learner, _, _ in tuned):
         lines = {key[1]: of for key in tuned if key[0] == learner and (of := _stage_losses(runs, key, drawn[key[1]]))}
         if lines:
-            paint = partial(_losses, lines=[line for of in lines.values() for line in of], title=learner)
+            paint = partial(_losses, lines=[line for of in lines.values() for line in of], title=learner_name(learner))
             panels.append((f"{learner}: loss by epoch of {', '.join(lines)}", paint, HEIGHT))
     return draw_panels(
         f"{runs.name}-losses",
         "Loss of each epoch, all terms together, mean over data sets and seeds. The stages of MAO see other images and "
         "other candidates than plain tuning, so only the shapes of the curves compare, not their heights.",
         panels,
-        drawn,
+        _legend(drawn),
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
+from maotune.report.names import ONE_SET, TWO_PROMPTS
 from maotune.report.other_measures import OTHER_MEASURES
 from maotune.runs.predictions import Scoring
 from maotune.runs.result import Result
@@ -35,11 +36,7 @@ LEVELS = ["learner", "method", "variant", "dataset", "seed"]
 Key = tuple[str, str, str]
 """Learner, method and variant: a row of most tables. Zero-shot CLIP has neither learner nor variant."""
 CLIP: Key = ("", ZEROSHOT, "")
-TWO_PROMPTS, ONE_SET = "two-prompts", "one-set"
-CONTROLS = {
-    TWO_PROMPTS: "base classes by the prompts of plain tuning, new classes by zero-shot CLIP: two prompts without MAO",
-    ONE_SET: "both halves by the prompts of MAO's last stage",
-}
+CONTROLS = (TWO_PROMPTS, ONE_SET)
 """Rows beside those of the methods, put together from what their runs have recorded."""
 
 

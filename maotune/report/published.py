@@ -11,7 +11,8 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from maotune.mao.methods import ZEROSHOT
-from maotune.report.frame import CLIP, TWO_PROMPTS, Key
+from maotune.report.frame import CLIP, Key
+from maotune.report.names import TWO_PROMPTS
 from maotune.train.evaluate import harmonic_mean
 
 TABLES = {

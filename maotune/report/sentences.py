@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from maotune.mao.methods import ZEROSHOT
 from maotune.report.compare import AGAINST, Difference, MaoComparison
-from maotune.report.frame import MEASURES, TWO_PROMPTS, ExperimentRuns, Scores
+from maotune.report.frame import MEASURES, ExperimentRuns, Key, Scores
+from maotune.report.names import TWO_PROMPTS, learner_name, method_name
 from maotune.sweep.manifest import Trial
 
 NOTHING = "–"
@@ -21,7 +22,7 @@ def answer(runs: ExperimentRuns, comparisons: Sequence[MaoComparison], measure: 
     if not compared:
         return "MAO cannot be judged: no run with it and its counterpart are both finished."
     judged = [each for each in compared if each.verdict != "void"]
-    void = dict.fromkeys(each.learner for each in compared if each.verdict == "void")
+    void = dict.fromkeys(each.title for each in compared if each.verdict == "void")
     clauses: dict[str, list[str]] = {}
     for against, name in AGAINST.items():
         if group := [each for each in judged if each.against == against]:
@@ -50,7 +51,7 @@ def _clause(group: Sequence[MaoComparison], measure: str) -> str:
         "unclear": f"makes no clear difference in {measure}",
         "unknown": "cannot be judged (too few data sets and seeds)",
     }
-    by_verdict = {verdict: [each.learner for each in group if each.verdict == verdict] for verdict in words}
+    by_verdict = {verdict: [each.title for each in group if each.verdict == verdict] for verdict in words}
     by_verdict = {verdict: learners for verdict, learners in by_verdict.items() if learners}
     if len(by_verdict) > 1:
         return joined([f"{words[verdict]} with {joined(learners)}" for verdict, learners in by_verdict.items()])
@@ -66,7 +67,7 @@ def subtitle(experiments: Sequence[ExperimentRuns], main: ExperimentRuns | None)
     if main is None:
         return finished
     seeds = counted(len({run.result.seed for run in main.finished}), "seed")
-    learners = dict.fromkeys(learner for learner, _, _ in main.scores.keys if learner)
+    learners = dict.fromkeys(learner_name(learner) for learner, _, _ in main.scores.keys if learner)
     sets = counted(len(main.scores.datasets), "data set")
     return f"{finished}; {main.name}: {', '.join((sets, *learners, seeds))}"
 
@@ -86,7 +87,7 @@ def evidence(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> list
                 amount = f"{verb} {abs(each.difference.mean):.2f}{points} against {AGAINST[each.against]}"
                 chance = "; may be chance" if each.verdict == "unclear" else ""
                 parts.append(f"{amount} ({_certainty(each.difference)}{chance})")
-        sentences.append(f"With {learner}, MAO {joined(parts)}.")
+        sentences.append(f"With {learner_name(learner)}, MAO {joined(parts)}.")
         if tuning is not None:
             gain = f"{signed(tuning.mean)} points of base accuracy ({_certainty(tuning)})"
             sentences[-1] += f" Plain tuning over zero-shot CLIP: {gain}."
@@ -120,7 +121,7 @@ def warnings(experiments: Sequence[ExperimentRuns]) -> list[str]:
                 f"{runs.name}: {len(runs.failed)} of {total} trials failed: {first.name} ({reason}){more}."
             )
         rows, cells = runs.scores.compared
-        names = [" ".join(filter(None, key)) for key in runs.scores.keys if key not in rows]
+        names = [row_name(key) for key in runs.scores.keys if key not in rows]
         if cells and (names or len(cells) < len(runs.scores.datasets)):
             without = f", and leave out {', '.join(names)}" if names else ""
             sentences.append(
@@ -131,7 +132,7 @@ def warnings(experiments: Sequence[ExperimentRuns]) -> list[str]:
 
 
 def _count_trials(trials: Sequence[Trial]) -> str:
-    counts = Counter(f"{trial.recipe.title} {trial.recipe.method} {trial.variant}".strip() for trial in trials)
+    counts = Counter(row_name((trial.recipe.title, trial.recipe.method, trial.variant)) for trial in trials)
     named = [f"{name}: {count}" for name, count in counts.most_common(MOST)]
     return ", ".join(named) + (", ..." if len(counts) > MOST else "")
 
@@ -157,6 +158,12 @@ def verdicts(scores: Scores) -> list[str]:
         score = f"{MEASURES[scores.measure]} {spreads[scores.measure]}"
         sentences.append(f"{dataset}, {learner} + MAO: {score}; {', '.join(parts)} ({spread}).")
     return sentences
+
+
+def row_name(key: Key) -> str:
+    """Write a row of tables in words."""
+    learner, method, variant = key
+    return " ".join(filter(None, (learner_name(learner), method_name(method), variant)))
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,7 +9,8 @@ from maotune.mao.methods import ZEROSHOT
 from maotune.recipe.suites import SUITES
 from maotune.report.compare import FEWEST, MaoComparison, pair
 from maotune.report.content import ReportTable
-from maotune.report.frame import CONTROLS, MEASURES, TWO_PROMPTS, ExperimentRuns, Key, Scores, short_names
+from maotune.report.frame import CONTROLS, MEASURES, ExperimentRuns, Key, Scores, short_names
+from maotune.report.names import TWO_PROMPTS, explain, learner_name, method_name
 from maotune.report.published import PublishedNumber, look_up
 from maotune.report.sentences import NOTHING, between, counted, probability, signed
 from maotune.runs.inference import Inference
@@ -19,6 +20,10 @@ HEADINGS = {
     "openworld": "OpenworldAUC",
 }  # fmt: skip
 MEAN = "mean"
+MARKED = (
+    "Marked: the best of each column, and what is within noise of it (nearer than the root of the sum of the two "
+    "squared standard deviations)."
+)
 COSTS = {
     "parameters": ",.0f", "updates": ",.0f", "images": ",.0f", "seconds": ".1f", "s / epoch": ".2f", "peak MB": ",.0f",
 }  # fmt: skip
@@ -32,7 +37,9 @@ def differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> R
         gap = each.difference
         counts = ("/".join(map(str, gap.counts)), str(len(gap.by_dataset)), str(gap.gaps.groupby(level=0).size().max()))
         certain = (between(gap.interval), between(gap.resampled), probability(each.corrected))
-        rows.append(((each.learner, each.against, HEADINGS[each.measure]), (signed(gap.mean), *certain, *counts)))
+        rows.append(
+            ((each.title, method_name(each.against), HEADINGS[each.measure]), (signed(gap.mean), *certain, *counts))
+        )
     tested = sum(each.corrected is not None for each in comparisons)
     return ReportTable(
         f"{runs.name}-paired",
@@ -78,20 +85,11 @@ def averages(runs: ExperimentRuns) -> ReportTable:
         (*(HEADINGS.get(test, test) for test in tests), f"Δ {HEADINGS.get(scores.measure, '')}"),
         rows,
         (
+            MARKED,
             f"Δ: paired difference of {MEASURES.get(scores.measure)} from the learner's first row. {spread}",
-            *controls_in_words(scores),
+            explain(method for _, method, _ in keys),
         ),
         mark_best=len(tests),
-    )
-
-
-def controls_in_words(scores: Scores) -> list[str]:
-    """Say what the control rows are."""
-    methods = {method for _, method, _ in scores.keys}
-    return (
-        [" ".join(f"{name}: {text}." for name, text in CONTROLS.items() if name in methods)]
-        if methods & {*CONTROLS}
-        else []
     )
 
 
@@ -109,7 +107,7 @@ def results(runs: ExperimentRuns) -> ReportTable:
         spreads = {name: scores.spreads.get((key, name), {}) for name in scores.datasets}
         spreads[MEAN] = scores.average(key) if MEAN in names and key in compared else {}
         rows.append((labels(scores, key), [str(spreads[name].get(test, NOTHING)) for name, test in columns]))
-    notes = ["Mean ± standard deviation over seeds; the best of each column is bold."]
+    notes = [f"Mean ± standard deviation over seeds. {MARKED}"]
     if scores.measure == "h":
         notes.append(f"H of the average is that of the two average accuracies. {_scored_with(runs)}")
     if without := [names[name] for name in scores.datasets if name not in cells]:
@@ -271,7 +269,7 @@ def orientation(runs: ExperimentRuns) -> ReportTable:
             ours = [f"{scores.average(key)[test].mean:.2f}" for test in tests]
             theirs = [f"{number.value:.2f}" if number else NOTHING for number in numbers]
             rows.append((labels(scores, key), [*ours, *theirs]))
-    if all(row_labels[1] == ZEROSHOT for row_labels, _ in rows):
+    if all(row_labels[1] == method_name(ZEROSHOT) for row_labels, _ in rows):
         rows = []
     return ReportTable(
         f"{runs.name}-orientation",
@@ -302,7 +300,8 @@ def label_headings(scores: Scores) -> tuple[str, ...]:
 
 def labels(scores: Scores, key: Key) -> tuple[str, ...]:
     """Return the labels of a row."""
-    return (key[0] or "CLIP", *key[1:])[: len(label_headings(scores))]
+    learner, method, variant = key
+    return (learner_name(learner), method_name(method), variant)[: len(label_headings(scores))]
 
 
 def _scored_with(runs: ExperimentRuns) -> str:
@@ -317,4 +316,4 @@ def _scored_with(runs: ExperimentRuns) -> str:
                 else ", ".join(f"{test} by the prompts of stage {stage}" for test, stage in used.items())
             )
             methods.setdefault(sentence, {})[run.result.method] = None
-    return " ".join(f"{', '.join(names)}: scored {sentence}." for sentence, names in methods.items())
+    return " ".join(f"{', '.join(map(method_name, names))}: scored {sentence}." for sentence, names in methods.items())

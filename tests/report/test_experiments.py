@@ -14,7 +14,10 @@ from maotune.runs.inference import Inference
 from tests.report import invented_runs
 
 SHOWN = {
-    "base-to-new": ({"paired", "averages", "results", "orientation", "stages", "cost"}, {"differences", "scatter"}),
+    "base-to-new": (
+        {"paired", "averages", "results", "orientation", "other-measures", "stages", "cost"},
+        {"differences", "scatter"},
+    ),
     "cross-dataset": ({"paired", "averages", "results", "orientation"}, {"differences"}),
     "few-shot": ({"paired", "averages", "results", "cost"}, {"curves"}),
     "plug-in": ({"paired", "averages", "results", "stages"}, {"differences", "scatter"}),

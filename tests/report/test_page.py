@@ -46,7 +46,6 @@ def test_in_a_browser(browser: Any, file: Path, hostile: Reported, width: int, s
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("dialog", lambda dialog: complaints.append(dialog.message))
     tab.goto(file.as_uri())
-    tab.evaluate("document.querySelectorAll('img').forEach(image => { image.loading = 'eager' })")
     tab.wait_for_function("[...document.images].every(image => image.complete)")
 
     assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
@@ -63,6 +62,11 @@ def test_in_a_browser(browser: Any, file: Path, hostile: Reported, width: int, s
     assert tab.locator("h1").inner_text() == "hostile"
     assert tab.locator(".lead").inner_text() == hostile.report.answer
     assert tab.locator(".lead").is_visible()
+    figure = tab.locator(".answer figure svg").first.bounding_box()
+    assert figure["y"] + figure["height"] < 900, "the answer and its figure are on the first screen"
+    tab.evaluate("document.querySelectorAll('.scroll').forEach(one => { one.scrollLeft = 200 })")
+    first = tab.locator("#base-to-new-results tbody th.l1").first.bounding_box()
+    assert width > 640 or 0 <= first["x"] < 120, "rows keep their names when a phone scrolls"
     assert tab.locator("h2").count() == len(hostile.report.sections)
     for section in hostile.report.sections:
         assert tab.locator(f"nav a[href='#{section.name}-section']").is_visible()

@@ -52,7 +52,7 @@ def test_a_loss_is_called_a_loss() -> None:
             "the step-matched control."
         )
     assert sentence.startswith(
-        "With coop, MAO gains 8.15 points of H against plain tuning (95\N{NO-BREAK SPACE}% interval +7.94 to +8.36;"
+        "With CoOp, MAO gains 8.15 points of H against plain tuning (95\N{NO-BREAK SPACE}% interval +7.94 to +8.36;"
     )
     assert "better on 4 of 4 data sets), loses 1.85 against the step-matched control" in sentence
     assert "better on 0 of 4 data sets), gains 18.15 against zero-shot CLIP" in sentence
@@ -82,7 +82,7 @@ def test_without_a_gain_of_plain_tuning_there_is_no_verdict() -> None:
     runs += [run(name, "mao", 70.0 + 0.1 * n, "vpt") for n, name in enumerate(SETS)]
     said = answer(ExperimentRuns("base-to-new", runs))
     assert said.startswith("MAO raises H against plain tuning, zero-shot CLIP and two prompts without MAO. Whether")
-    assert "cannot be told here with coop: plain tuning" in said
+    assert "cannot be told here with CoOp: plain tuning" in said
 
 
 @pytest.mark.parametrize("sets", [("a",), ("a", "b")])
@@ -102,7 +102,7 @@ def test_learners_that_disagree_are_named() -> None:
     runs += [run(name, "plain", 55.0, "vpt") for name in SETS]
     of = ExperimentRuns("base-to-new", runs)
     assert answer(of).startswith(
-        "MAO raises H with coop and lowers H with vpt against plain tuning, zero-shot CLIP and two prompts without MAO."
+        "MAO raises H with CoOp and lowers H with VPT against plain tuning, zero-shot CLIP and two prompts without MAO."
     )
 
 

@@ -35,10 +35,10 @@ def test_the_layout_of_table_1() -> None:
         (group, test) for group in ("Average", "a", "b") for test in ("Base", "New", "H")
     ]
     assert cells(table) == {
-        ("CLIP", "zeroshot"): ["50.00", "*50.00", "50.00", "50.00", "50.00", "50.00", "*50.00", "50.00", "*50.00"],
-        ("coop", "plain"): ["*60.00", "40.00", "48.00", "*80.00", "20.00", "32.00", "40.00", "*60.00", "48.00"],
-        ("coop", "two-prompts"): ["*60.00", "*50.00", "*54.55", "*80.00", "50.00", "61.54", "40.00", "50.00", "44.44"],
-        ("coop", "mao"): ["*60.00", "*50.00", "*54.55", "70.00", "*70.00", "*70.00", "*50.00", "30.00", "37.50"],
+        ("CLIP", "zero-shot"): ["50.00", "*50.00", "50.00", "50.00", "50.00", "50.00", "*50.00", "50.00", "*50.00"],
+        ("CoOp", "plain"): ["*60.00", "40.00", "48.00", "*80.00", "20.00", "32.00", "40.00", "*60.00", "48.00"],
+        ("CoOp", "two prompts"): ["*60.00", "*50.00", "*54.55", "*80.00", "50.00", "61.54", "40.00", "50.00", "44.44"],
+        ("CoOp", "MAO"): ["*60.00", "*50.00", "*54.55", "70.00", "*70.00", "*70.00", "*50.00", "30.00", "37.50"],
     }
     assert table.blocks(6) == [[("Average", [0, 1, 2]), ("a", [3, 4, 5])], [("b", [6, 7, 8])]]
 
@@ -47,44 +47,44 @@ def test_changes_count_from_the_first_row_of_the_learner() -> None:
     runs = [tuned("a", "plain", 50, 50, 1), tuned("a", "plain", 60, 60, 2)]
     runs += [tuned("a", "mao", 70, 70, 1), tuned("a", "mao", 80, 80, 2)]
     found = tables.averages(ExperimentRuns("base-to-new", runs))
-    assert cells(found)["coop", "mao"] == ["*75.00", "*75.00", "*75.00", "+20.00"]
-    assert cells(found)["coop", "plain"][-1] == ""
+    assert cells(found)["CoOp", "MAO"] == ["*75.00", "*75.00", "*75.00", "+20.00"]
+    assert cells(found)["CoOp", "plain"][-1] == ""
     assert [*found.rows[-1][1]] == ["75.00 ± 7.07"] * 3 + ["+20.00"]
 
 
 def test_what_a_row_lacks_is_a_dash_and_not_averaged() -> None:
     runs = [tuned(name, method, 50, 50) for name in "abc" for method in ("plain", "step-matched")]
     table = tables.results(ExperimentRuns("base-to-new", [*runs, tuned("a", "mao", 90, 90)]))
-    assert cells(table)["coop", "mao"] == ["–"] * 3 + ["*90.00"] * 3 + ["–"] * 6
+    assert cells(table)["CoOp", "MAO"] == ["–"] * 3 + ["*90.00"] * 3 + ["–"] * 6
 
 
 def test_published_numbers_of_the_same_data_set_stand_beside_ours() -> None:
     runs = [tuned("flowers102", "plain", 97.96, 68.37, 1), tuned("flowers102", "plain", 95.96, 68.37, 2)]
     found = cells(tables.published(ExperimentRuns("base-to-new", runs)))
-    assert found["flowers102", "coop", "plain", "Base"] == ["96.96", "96.96", "0.00", "yes"]
-    assert found["flowers102", "coop", "plain", "New"] == ["68.37", "68.37", "0.00", "yes"]
+    assert found["flowers102", "CoOp", "plain", "Base"] == ["96.96", "96.96", "0.00", "yes"]
+    assert found["flowers102", "CoOp", "plain", "New"] == ["68.37", "68.37", "0.00", "yes"]
     single = cells(tables.published(ExperimentRuns("base-to-new", [tuned("flowers102", "mao", 90, 60)])))
-    assert single["flowers102", "coop", "mao", "Base"] == ["90.00", "96.77", "−6.77", "unknown"]
+    assert single["flowers102", "CoOp", "MAO", "Base"] == ["90.00", "96.77", "−6.77", "unknown"]
 
 
 def test_elsewhere_the_papers_average_is_for_orientation_only() -> None:
     table = tables.orientation(ExperimentRuns("base-to-new", [tuned("icons-a", "plain", 80, 20)]))
     assert "orientation only: other model" in table.caption
-    assert cells(table)["coop", "plain"] == ["80.00", "20.00", "32.00", "81.98", "68.84", "74.84"]
+    assert cells(table)["CoOp", "plain"] == ["80.00", "20.00", "32.00", "81.98", "68.84", "74.84"]
 
 
 def test_stages_and_cost(hostile: Reported) -> None:
     (study,) = hostile.experiments
     after = cells(tables.stages(study))
-    assert after["coop", "mao", "base"][-1] == "base"
-    assert after["coop", "mao", "new"][-1] == "new"
-    assert after["coop", "plain", "plain"][-1] == "base, new"
-    row = cells(tables.cost(study))["coop", "mao"]
+    assert after["CoOp", "MAO", "base"][-1] == "base"
+    assert after["CoOp", "MAO", "new"][-1] == "new"
+    assert after["CoOp", "plain", "plain"][-1] == "base, new"
+    row = cells(tables.cost(study))["CoOp", "MAO"]
     assert row[:6] == ["2,048", "20", "640", "4.0", "0.67", "100"]
 
 
 def test_a_row_of_the_cost_takes_a_whole_run() -> None:
-    row = cells(tables.cost(ExperimentRuns("base-to-new", [tuned("a", "plain", 50, 50)])))["coop", "plain"]
+    row = cells(tables.cost(ExperimentRuns("base-to-new", [tuned("a", "plain", 50, 50)])))["CoOp", "plain"]
     assert row == ["1", "5", "160", "2.0", "1.00", "0", "50.00"]
 
 
@@ -94,8 +94,8 @@ def test_the_control_of_two_prompts_stands_beside_the_published_numbers() -> Non
     longer = tuned("icons-a", "plain", 80, 20)
     runs.append(replace(longer, trial=replace(longer.trial, variant="2x epochs")))
     found = cells(tables.orientation(ExperimentRuns("ablations", runs)))
-    assert found["coop", "two-prompts", "2x epochs"][3:] == ["82.69", "74.22", "78.23"]
-    assert found["coop", "mao", ""][3:] == ["82.48", "74.12", "78.08"]
+    assert found["CoOp", "two prompts", "2x epochs"][3:] == ["82.69", "74.22", "78.23"]
+    assert found["CoOp", "MAO", ""][3:] == ["82.48", "74.12", "78.08"]
 
 
 def test_one_set_of_prompts_is_that_of_the_last_stage() -> None:
@@ -104,9 +104,22 @@ def test_one_set_of_prompts_is_that_of_the_last_stage() -> None:
     by = {"base": "plain", "new": "new"}
     run_of_two = replace(one, result=replace(one.result, stages=[one.result.stages[0], last], scored_with=by))
     table = tables.averages(ExperimentRuns("base-to-new", [run_of_two]))
-    assert cells(table)["coop", "mao"][:2] == ["*80.00", "*60.00"]
-    assert cells(table)["coop", "one-set"][:2] == ["70.00", "*60.00"]
-    assert any("both halves by the prompts of MAO's last stage" in note for note in table.notes)
+    assert cells(table)["CoOp", "MAO"][:2] == ["*80.00", "*60.00"]
+    assert cells(table)["CoOp", "one set"][:2] == ["70.00", "*60.00"]
+    assert any("One set: both halves by the prompts of MAO's last stage." in note for note in table.notes)
+
+
+def test_what_is_within_noise_of_the_best_is_marked_with_it() -> None:
+    """Two standard deviations of 1.41 make a noise of 2."""
+
+    def shown(lead: float) -> list[str]:
+        bases = {"plain": 60.0, "mao": 60 + lead}
+        runs = [tuned("a", method, base + seed, 50, seed) for method, base in bases.items() for seed in (0, 2)]
+        table = cells(tables.averages(ExperimentRuns("base-to-new", runs)))
+        return [table["CoOp", method][0] for method in ("plain", "MAO")]
+
+    assert shown(1.9) == ["*61.00", "*62.90"]
+    assert shown(2.1) == ["61.00", "*63.10"]
 
 
 def test_other_measures_stand_beside_each_other(hostile: Reported) -> None:
@@ -117,7 +130,7 @@ def test_other_measures_stand_beside_each_other(hostile: Reported) -> None:
         *(("all classes in one list", title) for title in ("Base", "New", "H", "OpenworldAUC")),
     ]
     shown = cells(table)
-    assert {("CLIP", "zeroshot"), ("coop", "mao"), ("coop", "one-set"), ("coop", "two-prompts")} <= shown.keys()
+    assert {("CLIP", "zero-shot"), ("CoOp", "MAO"), ("CoOp", "one set"), ("CoOp", "two prompts")} <= shown.keys()
     for row in shown.values():
         own, joint = (float(row[place].lstrip("*")) for place in (2, 5))
         assert joint <= own, "images have as many test images per class here, and more classes to be taken for"

@@ -1,0 +1,36 @@
+"""Names as people write them; files for programs keep those of settings."""
+
+from collections.abc import Iterable
+
+from maotune.learners import LEARNERS
+from maotune.mao.methods import ZEROSHOT
+
+TWO_PROMPTS, ONE_SET = "two-prompts", "one-set"
+METHODS = {ZEROSHOT: "zero-shot", "mao": "MAO", TWO_PROMPTS: "two prompts", ONE_SET: "one set"}
+EXPLAINED = {
+    "plain": "the learner as published",
+    "step-matched": "plain tuning with as many updates as MAO",
+    TWO_PROMPTS: "base classes by plain tuning, new classes by zero-shot CLIP: two prompts without MAO",
+    ONE_SET: "both halves by the prompts of MAO's last stage",
+}
+"""What is not clear from its name."""
+
+
+def learner_name(learner: str) -> str:
+    """Return the name of a learner, which a variant may follow: ``coop+dept (x)`` is ``CoOp + DePT (x)``."""
+    name, space, rest = (learner or "CLIP").partition(" ")
+    parts = [LEARNERS[part].__name__ if part in LEARNERS else part.replace("dept", "DePT") for part in name.split("+")]
+    return " + ".join(parts) + space + rest
+
+
+def method_name(method: str) -> str:
+    """Return the name of a method or control."""
+    return METHODS.get(method, method)
+
+
+def explain(methods: Iterable[str], measures: Iterable[str] = ()) -> str:
+    """Say once what methods and measures are."""
+    there = {*methods}
+    texts = {method_name(method): text for method, text in EXPLAINED.items() if method in there}
+    h = {"H": "harmonic mean of base and new accuracy"} if "h" in measures else {}
+    return " ".join(f"{name[0].upper()}{name[1:]}: {text}." for name, text in (texts | h).items())
