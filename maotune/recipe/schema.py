@@ -155,7 +155,7 @@ class Recipe(Settings):
             ValueError: it is no recipe, or has settings of another version.
         """
         if isinstance(record, dict) and isinstance(record.get("data"), dict):
-            record = {**record, "data": {"shared_views": True, **record["data"]}}
+            record = {**record, "data": {"shared_views": True, "as_words": False, **record["data"]}}
         return cls.model_validate(record)
 
     @property
@@ -182,6 +182,8 @@ class Recipe(Settings):
         settings = self.model_dump(mode="json", exclude=_UNDECIDING, exclude_defaults=exclude_defaults)
         if not exclude_defaults:
             settings["protocol"] = self.protocol_in_use.name
+        if self.data.source in names():  # their class names are as published
+            settings.get("data", {}).pop("as_words", None)
         return {key: value for key, value in settings.items() if value or key not in _UNDECIDING}
 
     @property

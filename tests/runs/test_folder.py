@@ -69,6 +69,15 @@ def test_a_run_of_a_version_without_views_of_each_seed_shares_its_views(tmp_path
     assert identity({"recipe": record})["recipe"] == before.deciding()
 
 
+def test_a_run_of_a_version_that_took_class_names_as_they_are_does_so(tmp_path: Path) -> None:
+    for source, same in (("photos", False), ("icons-food", True)):
+        recipe = load_recipe(None, {"data.source": source, "data.shared_views": True})
+        old = recipe.model_dump(mode="json")
+        del old["data"]["as_words"]
+        assert Recipe.from_record(old).data.as_words is False
+        assert same_run(recipe, Recipe.from_record(old)) is same, "published names are not changed"
+
+
 def test_a_record_that_is_no_recipe_is_refused(tmp_path: Path) -> None:
     recipe = load_recipe(None, {"data.source": "icons-food"})
     folder = record(tmp_path / recipe.slug, recipe, epochs="many")

@@ -10,7 +10,7 @@ from maotune.data.sets.class_names import remarks_on_names
 from maotune.data.sets.dataset import Dataset, list_skipped
 from maotune.data.sets.folders import read_folder, read_unlabelled
 from maotune.data.sets.named import named_sets
-from maotune.data.sets.tables import read_split_json, read_table
+from maotune.data.sets.tables import SUFFIXES_OF_TABLES, read_split_json, read_table
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _load_own(
         return read_folder(path, classes, fractions, as_words=as_words)
     if path.is_file():
         match path.suffix.lower():
-            case ".csv" | ".tsv" | ".jsonl" | ".ndjson":
+            case suffix if suffix in SUFFIXES_OF_TABLES:
                 return read_table(path, root, classes, fractions, as_words=as_words)
             case ".json" if classes is None:
                 return read_split_json(path, root)

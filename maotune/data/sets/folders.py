@@ -8,7 +8,7 @@ import glob
 import itertools
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,13 +18,21 @@ from maotune.data.images.shards import SHARD, read_shard
 from maotune.data.sets.class_names import normalised, read_class_names
 from maotune.data.sets.dataset import Dataset, ImageRef, Sample, list_skipped
 from maotune.data.sets.labels import files_of, number_labels, split_by_shares, split_of
-from maotune.data.sets.tables import Labelled, TableRows, has_labels, read_rows, require_some, split_rows
+from maotune.data.sets.tables import (
+    SUFFIXES_OF_TABLES,
+    Labelled,
+    TableRows,
+    has_labels,
+    read_rows,
+    require_some,
+    split_rows,
+)
 from maotune.data.sets.walk import CLASS_FILE, FolderWalk, relative
 
 log = logging.getLogger(__name__)
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
-"""Tables of file names and labels beside images, as Hugging Face writes them."""
+"""Tables of file names and labels beside images, as Hugging Face names them; they count beside class folders, too."""
 _LABELLED = ("train", "val", "test")
 _UNREADABLE = ("format not supported", "video", "archive", "empty", "no access")
 """Kinds of files that might have been the pictures of a class."""
@@ -108,6 +116,7 @@ class _Reader:
         labelled = {folder: split for folder, split in splits.items() if split in _LABELLED}
         if tables := self._tables(top, labelled):
             return self._by_table(top, tables)
+        self._refuse_nested(splits)
         self.walk.note_files(top)
         certain = any(split != "val" and self.walk.with_pictures(folder) for folder, split in labelled.items())
         if labelled and (certain or None not in splits.values()):
@@ -117,7 +126,7 @@ class _Reader:
         else:
             unlabelled = [*self.walk.loose(top), *self._pictures(tops)]
             self._leave_out_empty(top, tops)
-            return _Content(unlabelled=sorted(unlabelled, key=lambda path: relative(path, self.walk.root)))
+            return _Content(unlabelled=sorted(unlabelled, key=Path.as_posix))
         content.unlabelled = self._pictures([folder for folder, split in splits.items() if split == "unlabelled"])
         self._leave_out_loose(top, "class folders hold the labelled images: put each into the folder of its class")
         self._leave_out_empty(top, tops)
@@ -203,7 +212,15 @@ class _Reader:
         return {table: split for table, split in tables.items() if table is not None}
 
     def _table_in(self, folder: Path) -> Path | None:
-        return next((folder / name for name in TABLES if (folder / name).is_file() and has_labels(folder / name)), None)
+        """Return the table of labels in a folder: one of ``TABLES``, or its only table, if it has no class folders."""
+        for name in TABLES:
+            if (folder / name).is_file() and has_labels(folder / name):
+                return folder / name
+        tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES_OF_TABLES]
+        if len(tables) != 1 or not has_labels(tables[0]):
+            return None
+        flat = self.walk.has_loose(folder) + len(self.walk.with_pictures(folder)) == 1
+        return tables[0] if flat else None
 
     def _labelled(self, top: Path, classes: Sequence[Path]) -> list[Labelled]:
         """List the images of class folders with the names of these; refuse folders that can be read in two ways."""
@@ -213,11 +230,7 @@ class _Reader:
 
     def _refuse_ambiguous(self, top: Path, classes: Sequence[Path]) -> None:
         real = {folder.resolve(): folder for folder in sorted(classes, key=Path.is_symlink, reverse=True)}
-        inner = {
-            folder: {normalised(path.name).casefold() for path in self.walk.with_pictures(self.unwrap(folder))}
-            for folder in sorted(real.values())
-            if not self._is_class(folder)
-        }
+        inner = {folder: self._names_in(folder) for folder in sorted(real.values()) if not self._is_class(folder)}
         for folder, names in inner.items():
             if len({split_of(name) for name in names} - {None}) > 1:
                 example = f"train/{folder.name}/, test/{folder.name}/"
@@ -230,6 +243,21 @@ class _Reader:
         if nested and len(nested) == len(inner) and not any(map(self.walk.has_loose, nested)):
             some = ", ".join(f"{nested[0].name}/{name}" for name in sorted(inner[nested[0]])[:2])
             log.warning("the class folders in %s hold folders (%s, ...), which are not read as classes", top, some)
+
+    def _refuse_nested(self, tops: Mapping[Path, str | None]) -> None:
+        """Refuse a folder of class folders that have the names of its neighbours: a split, or a copy, of these."""
+        classes = {normalised(folder.name).casefold() for folder, split in tops.items() if split is None}
+        for folder in tops:
+            if len(shared := sorted(classes & self._names_in(folder))) > 1:
+                raise ValueError(
+                    f"{folder} holds folders of the same names ({_and_so_on(shared)}) as its neighbours. If these are "
+                    f"the training images, put them into {folder.parent / 'train'}; if {folder.name} is a copy, "
+                    "take it out"
+                )
+
+    def _names_in(self, folder: Path) -> set[str]:
+        """Return the names of the folders with pictures in a folder, for comparison."""
+        return {normalised(path.name).casefold() for path in self.walk.with_pictures(self.unwrap(folder))}
 
     def _pictures(self, folders: Iterable[Path]) -> list[Path]:
         return [path for folder in folders for path in self.walk.pictures(folder)]
@@ -265,12 +293,16 @@ def _loose_advice(folder: Path, loose: Sequence[Path]) -> str:
     return f"put each into {folder.name}/CLASS/, or use them without labels (--unlabelled {folder})"
 
 
+def _and_so_on(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def _two_readings(top: Path, first: Path, second: Path, shared: Sequence[str]) -> str:
-    names = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
+    a, b = first.name, second.name
     return (
-        f"{first} and {second} hold folders of the same names ({names}): it cannot be told which are the classes. If "
-        f"{first.name} and {second.name} are splits, name them train, val or test; if they are collections of the same "
-        f"classes, give one of them ({first}); if they are the classes, list them in {top / CLASS_FILE}, one a line"
+        f"{first} and {second} hold folders of the same names ({_and_so_on(shared)}): it cannot be told which are the "
+        f"classes. If {a} and {b} are splits, name them train, val or test; if they are collections of one vocabulary, "
+        f"give one of them ({first}); if they are the classes, list them in {top / CLASS_FILE}, one a line"
     )
 
 
@@ -286,7 +318,7 @@ def read_unlabelled(source: Path) -> Dataset:
     walk = FolderWalk(source)
     if source.is_dir():
         images = walk.pictures(source)
-        shards = sorted(walk.shards, key=lambda path: relative(path, source))
+        shards = sorted(walk.shards, key=Path.as_posix)
     elif glob.has_magic(str(source)) and not source.exists():
         matched = sorted(Path(path) for path in glob.glob(str(source), recursive=True))
         images = [path for path in matched if path.suffix.lower() in SUFFIXES]

@@ -26,6 +26,8 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "classname", "categor
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 """Names of columns (lower case), as exporters write them; the first that is there counts."""
 _LINES = (".jsonl", ".ndjson")
+SUFFIXES_OF_TABLES = (".csv", ".tsv", *_LINES)
+"""Endings (lower case) of the files of tables."""
 
 
 @dataclass

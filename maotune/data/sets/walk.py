@@ -21,6 +21,8 @@ SYSTEM_FOLDERS = frozenset(
     )
 )
 """Folders (lower case) of storage and operating systems; those that begin with a dot are none of the user's either."""
+_SYSTEM_ENDINGS = (".lrdata", ".photoslibrary", ".aplibrary")
+"""Endings of folders in which photo programs keep their own copies."""
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "picasa.ini"))
 
 CLASS_FILE = "classes.tsv"
@@ -57,7 +59,7 @@ class FolderWalk:
             path = folder / entry.name
             if not _is_folder(entry):
                 continue
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FOLDERS:
+            if _is_of_a_system(entry.name.lower()):
                 if count := sum(1 for _ in _picture_endings(path)):
                     self.skip(
                         path, "in system folders", f"a hidden folder, or one of a system ({count} pictures)", count
@@ -91,7 +93,7 @@ class FolderWalk:
 
     def pictures(self, folder: Path) -> list[Path]:
         """List the pictures below ``folder``, sorted by path, and note everything else in it."""
-        return sorted(self._walk(folder), key=lambda path: relative(path, self.root))
+        return sorted(self._walk(folder), key=Path.as_posix)
 
     def note_files(self, folder: Path) -> None:
         """Note what lies in ``folder`` itself and is no picture."""
@@ -118,10 +120,10 @@ class FolderWalk:
 
     def _note(self, folder: Path, entry: "os.DirEntry[str]") -> bool:
         """Whether a file is a picture; if not, it is noted."""
-        path = folder / entry.name
         reason = _judge(folder, entry)
         if reason is None:
             return True
+        path = folder / entry.name
         if path in self._ignored or entry.name.lower() in _SYSTEM_FILES or entry.name == CLASS_FILE:
             return False
         if path.suffix.lower() == SHARD:
@@ -129,6 +131,10 @@ class FolderWalk:
         elif reason[0] != "hidden" or (_has_picture_ending(entry.name) and not entry.name.startswith("._")):
             self.skip(path, *reason)
         return False
+
+
+def _is_of_a_system(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS or name.endswith(_SYSTEM_ENDINGS)
 
 
 def _judge(folder: Path, entry: "os.DirEntry[str]") -> tuple[str, str] | None:

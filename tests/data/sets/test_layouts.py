@@ -100,6 +100,13 @@ def test_a_class_that_holds_its_splits_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize("nested", ["val", "test", "backup"])
+def test_class_folders_among_their_neighbours_are_refused(tmp_path: Path, nested: str) -> None:
+    put(tmp_path, *per_class(".", "owl", "fox"), *per_class(nested, "Owl", "fox"))
+    with pytest.raises(ValueError, match=rf"{nested} holds folders of the same names \(fox, owl\) as its neighbours"):
+        read_folder(tmp_path)
+
+
 def test_class_folders_may_hold_one_folder_of_the_same_name(tmp_path: Path) -> None:
     put(tmp_path, *per_class("owl", "images"), *per_class("fox", "images"))
     assert read_folder(tmp_path).classes == ("fox", "owl")
@@ -207,7 +214,7 @@ def test_pipes_and_links_to_nothing_do_no_harm(tmp_path: Path) -> None:
 SYSTEM = [
     *("@eaDir/1.png/SYNOFILE_THUMB_M.jpg", "#recycle/old.png", "$RECYCLE.BIN/a.png", ".Trash-1000/files/a.png"),
     *(".thumbnails/1.png", ".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/b.png", ".git/a.png", "@Recycle/a.png"),
-    *("System Volume Information/a.png", "lost+found/a.png", ".@__thumb/default1.png"),
+    *("System Volume Information/a.png", "lost+found/a.png", ".@__thumb/default1.png", "Previews.lrdata/a.png"),
 ]
 
 
@@ -289,6 +296,15 @@ def test_a_table_beside_pictures_gives_their_labels(tmp_path: Path, table: str) 
     assert sizes(dataset) == ({"train": 3} if "/" in table else {"train": 3, "test": 1})
     (item,) = dataset.skipped
     assert (item.kind, item.pictures) == ("not in the table", 2 if "/" in table else 1)
+
+
+@pytest.mark.parametrize("images", ["", "images/"])
+def test_the_only_table_of_a_folder_without_classes_gives_the_labels(tmp_path: Path, images: str) -> None:
+    put(tmp_path, f"{images}1.png", f"{images}2.png")
+    (tmp_path / "labels.csv").write_text(f"filename;class\n{images}1.png;owl\n{images}2.png;fox\n")
+    assert read_folder(tmp_path).classes == ("fox", "owl")
+    put(tmp_path, *per_class(".", "owl", "fox"))
+    assert left_out(read_folder(tmp_path))["labels.csv"] == "not a picture"
 
 
 def test_a_table_of_captions_is_not_one_of_labels(tmp_path: Path) -> None:
