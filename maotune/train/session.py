@@ -76,12 +76,12 @@ def restore_prompts(
     problems += [
         f"{name} has shape {tuple(tensors[name].shape)}, here it has {tuple(value.shape)}"
         for name, value in own.items()
-        if name in tensors and tensors[name].shape != value.shape and name not in learner.varying
+        if name in tensors and not _fits(tensors[name], value, name in learner.varying)
     ]
     problems += [
         f"{name} is {tensors[name].dtype}, here it is {value.dtype}"
         for name, value in own.items()
-        if name in tensors and tensors[name].dtype != value.dtype
+        if name in tensors and tensors[name].dtype != value.dtype and name not in learner.varying
     ]
     if problems:
         raise CheckpointError(
@@ -93,6 +93,11 @@ def restore_prompts(
         tensor: Tensor = getattr(learner.get_submodule(module), attribute)
         tensor.data = torch.empty_like(tensors[name], device=tensor.device)
     learner.load_state_dict(dict(tensors))
+
+
+def _fits(given: Tensor, own: Tensor, varying: bool) -> bool:
+    """Whether shapes agree; where they vary with the images, in all but the number of these."""
+    return given.shape == own.shape or (varying and (given.ndim != own.ndim or given.shape[1:] == own.shape[1:]))
 
 
 @dataclass
