@@ -1,12 +1,13 @@
 """Labels for unlabelled images of new classes: the top-1 predictions of a model (paper, Eq. 7)."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.contract import AbstractLearner, Batch
@@ -155,6 +156,29 @@ def predict_labels(labeler: AbstractLearner, batches: Iterable[Batch], images: S
     if len(labels) > len(images):
         labels, confidence = labels.view(len(images), -1), confidence.view(len(images), -1)
     return PseudoLabels(labels, confidence, tuple(labeler.classes), tuple(images))
+
+
+@torch.no_grad()
+def label_pool(
+    zeroshot: AbstractLearner, features: Tensor, images: Sequence[str], labeler: Callable[..., Tensor]
+) -> PseudoLabels:
+    """Label the images of a pool by a labeler that looks at all of them at once (``LABELERS``).
+
+    Args:
+        zeroshot: zero-shot CLIP, bound to the classes.
+        features: (N, d) of the frozen image tower.
+        images: their N names.
+        labeler: from features and texts to probabilities (N, C).
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if not len(features):
+        raise ValueError("there is no unlabelled image to label: give a folder with at least one readable image")
+    text = F.normalize(zeroshot.text_features(), dim=-1)
+    soft = labeler(F.normalize(features.to(text.device), dim=-1), text, zeroshot.logit_scale)
+    confidence, labels = soft.max(dim=-1)
+    return PseudoLabels(labels.cpu(), confidence.cpu(), tuple(zeroshot.classes), tuple(images))
 
 
 def _below_common_folder(names: Sequence[str]) -> list[str]:

@@ -40,8 +40,10 @@ class MaoSettings:
     """Source of the images of hard negatives: the few labelled ones, or, as released, the whole training split."""
     unlabelled: PoolMode = "balanced"
     """How unlabelled images are drawn; ``balanced`` (the paper's) needs the true labels, the others do not."""
-    labeler: Literal["foundation", "tuned"] = "foundation"
-    """Model that predicts the pseudo-labels: zero-shot CLIP, or, as released, the prompts of the base stage."""
+    labeler: Literal["foundation", "tuned", "adjusted", "sinkhorn", "transclip", "stata", "zlap"] = "foundation"
+    """What predicts the pseudo-labels: zero-shot CLIP; as released, the prompts of the base stage (``tuned``); or the
+    pool as a whole, from zero-shot CLIP (``maotune.mao.labelers``). ``stata`` is for pools that lack some classes;
+    ``sinkhorn`` and ``adjusted`` assume equal shares of all, which in a ``balanced`` pool is label information."""
     template: str | None = None
     """Text of the labeler ``foundation``: ``dataset`` (the data set's own), ``ensemble``, or one with ``{}`` for the
     class name (as released for every data set: ``A photo of a {}.``); default: as ``templates`` of zero-shot CLIP."""
@@ -57,6 +59,8 @@ class MaoSettings:
                 raise ValueError(f"{name} is {value}: give 1 or more, or omit it for the default")
         if self.template is not None and self.template not in ("dataset", "ensemble") and "{}" not in self.template:
             raise ValueError(f"template is {self.template!r}: give dataset, ensemble, or a text with {{}} in it")
+        if self.label_views == "each" and self.labeler not in ("foundation", "tuned"):
+            raise ValueError(f"labeler {self.labeler} labels each image once: set label_views to test")
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}: give a learning rate above 0 (the paper's is 0.0035)")
 

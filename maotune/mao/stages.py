@@ -17,8 +17,9 @@ from maotune.data.batches import RandomSampler, Sampler, SequentialSampler
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
+from maotune.mao.labelers import LABELERS
 from maotune.mao.neighbours import hard_negatives
-from maotune.mao.pseudo_labels import PseudoLabelStore, predict_labels
+from maotune.mao.pseudo_labels import PseudoLabelStore, label_pool, predict_labels
 from maotune.mao.sampler import (
     HardNegativeSampler,
     RandomCandidateSampler,
@@ -246,12 +247,16 @@ class StageBuilder:
         images = [sample.image.name for sample in pool.samples]
         labels = task.pseudo_labels.get(images)
         if labels is None:
-            labeler = task.foundation() if self.settings.labeler == "foundation" else learner
+            kind = self.settings.labeler
+            labeler = learner if kind == "tuned" else task.foundation()
             each_view = self.settings.label_views == "each"
             sampler = SequentialSampler(len(images), task.batch_size, views=task.views if each_view else 1)
             unknown = torch.zeros(len(images), dtype=torch.int64)
             batches = task.make_batches(pool.samples, unknown, sampler, training=each_view)(labeler)
-            labels = predict_labels(labeler, batches.epoch(0), images)
+            if kind in ("foundation", "tuned"):
+                labels = predict_labels(labeler, batches.epoch(0), images)
+            else:
+                labels = label_pool(labeler, batches.support().features[:, 0], images, LABELERS[kind])
             task.pseudo_labels.put(labels)
         return labels.labels, torch.arange(len(images)) if top is None else labels.most_confident(top)
 

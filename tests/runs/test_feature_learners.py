@@ -8,7 +8,7 @@ import torch
 
 from maotune.learners import LEARNERS
 from maotune.mao.methods import METHODS
-from maotune.recipe import load_recipe
+from maotune.recipe import RecipeError, load_recipe
 from maotune.runs.tune import tune_recipe
 from maotune.runs.tuned import load_run
 from tests.toys import paint_photos, toy_clip
@@ -62,3 +62,12 @@ def test_tuned_keys_of_a_cache_and_soft_mixes_are_restored(photos: Path, tmp_pat
     }  # fmt: skip
     for name, value in learner.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name])
+
+
+@pytest.mark.parametrize("labeler", ["adjusted", "sinkhorn", "transclip", "stata", "zlap"])
+def test_a_labeler_of_the_whole_pool_labels_the_new_stage(labeler: str, photos: Path) -> None:
+    run = tune_recipe(recipe("gda", photos, "mao", mao__labeler=labeler), clip=toy_clip(), estimates=False)
+    assert run.result.pseudo_labels is not None
+    assert run.result.pseudo_labels["images"] == 4
+    with pytest.raises(RecipeError, match="labels each image once"):
+        recipe("gda", photos, "mao", mao__labeler=labeler, mao__label_views="each")

@@ -1,0 +1,224 @@
+"""Soft labels of an unlabelled pool from features and class texts: pure functions, ``LABELERS`` is the list of them.
+
+Letters: X (N, d) image features and T (C, d) class texts, both of length 1, s the logit scale; p = softmax(s X T') are
+the zero-shot probabilities; z (N, C) is what is returned, rows sum to 1. Nothing of size N x C x d or N x N is held.
+TransCLIP (Zanella et al., NeurIPS 2024), StatA (Zanella et al., CVPR 2025), ZLaP (Stojnić et al., CVPR 2024), Sinkhorn
+as in InMaP (Qian et al., NeurIPS 2023).
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1 << 25
+"""Elements of a block of similarities that is held at a time."""
+ROUNDS, SWEEPS = 10, 5
+"""Updates of the Gaussians, and of z before each, in TransCLIP and StatA."""
+TEMPERATURE = 50.0
+"""Divides the log-densities in TransCLIP and StatA."""
+
+
+def foundation(images: Tensor, text: Tensor, scale: float, prior: Tensor | None = None) -> Tensor:
+    """Return the zero-shot probabilities (the paper's labeler), or the ``prior`` (N, C) of another model."""
+    return (scale * images @ text.T).softmax(dim=1) if prior is None else prior
+
+
+def adjusted(
+    images: Tensor, text: Tensor, scale: float, prior: Tensor | None = None, *, strength: float = 1.0
+) -> Tensor:
+    """Return p divided by its mean over the pool to the power ``strength``: all classes get an equal share, once."""
+    p = foundation(images, text, scale, prior)
+    weighed = p / p.mean(0).clamp(min=1e-12) ** strength
+    return weighed / weighed.sum(1, keepdim=True)
+
+
+def sinkhorn(
+    images: Tensor,
+    text: Tensor,
+    scale: float,
+    prior: Tensor | None = None,
+    *,
+    gamma: float | None = None,
+    rounds: int = 20,
+) -> Tensor:
+    """Return p scaled in turn to the class marginal and to rows of 1, ``rounds`` times.
+
+    The marginal is uniform, or with ``gamma`` proportional to (the mean of p over the pool) ** gamma. A uniform one is
+    right only where the pool is balanced; where hidden labels balanced it, that is label information.
+    """
+    z = foundation(images, text, scale, prior) / len(images)
+    marginal = z.new_full((len(text),), 1 / len(text)) if gamma is None else z.sum(0) ** gamma
+    marginal = marginal / marginal.sum()
+    for _ in range(rounds):
+        z = z * (marginal / z.sum(0).clamp(min=1e-30))
+        z = z / (z.sum(1, keepdim=True) * len(images))
+    return z * len(images)
+
+
+def transclip(
+    images: Tensor,
+    text: Tensor,
+    scale: float,
+    prior: Tensor | None = None,
+    *,
+    neighbours: int = 3,
+    start: str = "images",
+) -> Tensor:
+    """Return TransCLIP's labels: a Gaussian a class with one diagonal variance, a graph of images, and p as anchor.
+
+    For a pool that covers the classes; on a ragged one it collapses. ``start``: means of the 8 ``images`` surest of
+    each class, or the class ``text``.
+    """
+    p = foundation(images, text, scale, prior)
+    graph, z = _graph(images, neighbours), p
+    if start == "images":
+        surest = p.topk(min(8, len(p)), dim=0)  # (8, C)
+        means = F.normalize((surest.values[..., None] * images[surest.indices]).mean(0), dim=1)
+    else:
+        means = text
+    variance = images.new_full((1, images.shape[1]), 1 / images.shape[1])
+    squares = images.square().sum(0)
+    for round_ in range(ROUNDS + 1):
+        z = _sweeps(z, p, _densities(images, means, variance), graph, neighbours)
+        if round_ < ROUNDS:
+            mass, sums = z.sum(0), z.T @ images
+            means = F.normalize(sums, dim=1)
+            spread = squares - 2 * (means * sums).sum(0) + (mass[:, None] * means.square()).sum(0)
+            variance = (spread / mass.sum()).clamp(min=1e-12)[None]
+    return z
+
+
+def stata(
+    images: Tensor,
+    text: Tensor,
+    scale: float,
+    prior: Tensor | None = None,
+    *,
+    neighbours: int = 3,
+    anchor: float = 1.0,
+    count: str = "hard",
+) -> Tensor:
+    """Return StatA's labels: as TransCLIP from the texts, with a variance a class, both held to the class text.
+
+    beta_c = n_c / (n_c + ``anchor``); a class without images keeps its text, so that ragged pools do no harm.
+    ``count``: n_c is the number of images whose likeliest class is c (``hard``), or the sum of z_ic (``soft``).
+    """
+    p = foundation(images, text, scale, prior)
+    graph, z = _graph(images, neighbours), p
+    mass, sums, squares = p.sum(0), p.T @ images, p.T @ images.square()
+    start = ((squares - 2 * text * sums + mass[:, None] * text.square()).sum(0) / len(images)).clamp(min=1e-12)
+    means, variance = text, start.expand_as(text)
+    for round_ in range(ROUNDS + 1):
+        z = _sweeps(z, p, _densities(images, means, variance), graph, neighbours)
+        if round_ < ROUNDS:
+            mass, sums, squares = z.sum(0), z.T @ images, z.T @ images.square()
+            number = mass if count == "soft" else z.argmax(1).bincount(minlength=len(text)).to(z.dtype)
+            beta = (number / (number + anchor))[:, None]
+            means = F.normalize(beta * F.normalize(sums, dim=1) + (1 - beta) * text, dim=1)
+            spread = (squares - 2 * means * sums) / mass.clamp(min=1e-12)[:, None] + means.square()
+            variance = (beta * spread + (1 - beta) * (start + (text - means).square())).clamp(min=1e-12)
+    return z
+
+
+def zlap(
+    images: Tensor,
+    text: Tensor,
+    scale: float,
+    prior: Tensor | None = None,
+    *,
+    neighbours: int = 5,
+    gamma: float = 5.0,
+    alpha: float = 0.3,
+) -> Tensor:
+    """Return ZLaP's scores, at row sums of 1: class labels spread over a graph of texts and images."""
+    scores = zlap_scores(images, text, neighbours=neighbours, gamma=gamma, alpha=alpha)
+    return scores / scores.sum(1, keepdim=True).clamp(min=1e-30)
+
+
+def zlap_scores(images: Tensor, text: Tensor, *, neighbours: int = 5, gamma: float = 5.0, alpha: float = 0.3) -> Tensor:
+    """Return (N, C) scores (I - alpha D^-1/2 A D^-1/2)^-1 from texts to images, by conjugate gradients."""
+    classes, nodes = len(text), len(text) + len(images)
+    index, value = _nearest(images, images, min(neighbours, len(images)))
+    links = min(neighbours, classes)
+    to_text = (images @ text.T).topk(links, dim=1)
+    rows = torch.arange(len(images), device=images.device)[:, None]
+    own = index == rows
+    weight = torch.where(own, 0, value.clamp(min=0))
+    origin = torch.cat([(rows + classes).expand_as(index).flatten(), (rows + classes).expand(-1, links).flatten()])
+    target = torch.cat([(index + classes).flatten(), to_text.indices.flatten()])
+    values = torch.cat([weight.flatten(), (to_text.values.clamp(min=0) ** gamma).flatten()])
+    pairs = torch.stack([torch.cat([origin, target]), torch.cat([target, origin])])
+    values = values.repeat(2)
+    root = torch.zeros(nodes, device=images.device, dtype=images.dtype).index_add_(0, pairs[0], values).clamp(min=1e-12)
+    values = values / (root[pairs[0]] * root[pairs[1]]).sqrt()
+    matrix = torch.sparse_coo_tensor(pairs, values, (nodes, nodes), check_invariants=True).coalesce()
+    return _conjugate_gradients(matrix, alpha, classes)[classes:]
+
+
+def _conjugate_gradients(matrix: Tensor, alpha: float, classes: int, tolerance: float = 1e-7) -> Tensor:
+    """Solve (I - alpha S) V = the first ``classes`` unit vectors; the matrix is positive definite."""
+    right = torch.eye(len(matrix), classes, dtype=matrix.dtype, device=matrix.device)
+    solution, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
+    norm = residual.square().sum(0)
+    for _ in range(100):
+        image = direction - alpha * (matrix @ direction)
+        step = norm / (direction * image).sum(0).clamp(min=1e-30)
+        solution += step * direction
+        residual -= step * image
+        fresh = residual.square().sum(0)
+        if float(fresh.max()) < tolerance**2:
+            break
+        direction = residual + fresh / norm.clamp(min=1e-30) * direction
+        norm = fresh
+    return solution
+
+
+def _densities(images: Tensor, means: Tensor, variance: Tensor) -> Tensor:
+    """Return (N, C) log-densities / TEMPERATURE of Gaussians, diagonal variances (1, d) or (C, d), but for a constant.
+
+    The square is expanded; what is the same for all classes drops out.
+    """
+    weight = means / variance
+    densities = images @ weight.T - 0.5 * (means * weight).sum(1)
+    if len(variance) > 1:
+        densities = densities - 0.5 * (images.square() @ (1 / variance).T + variance.log().sum(1))
+    return densities / TEMPERATURE
+
+
+def _sweeps(z: Tensor, p: Tensor, densities: Tensor, graph: Tensor, neighbours: int) -> Tensor:
+    """Return z after some updates of all rows at once; ``graph`` (N, N) is sparse, W + W'."""
+    fixed = p.clamp(min=1e-30).log() + densities
+    for _ in range(SWEEPS):
+        z = (fixed + graph @ z / (2 * neighbours)).softmax(dim=1)
+    return z
+
+
+def _graph(images: Tensor, neighbours: int) -> Tensor:
+    """Return W + W' (N, N), sparse; row i of W has the cosines of i with its nearest others."""
+    count = min(neighbours + 1, len(images))
+    index, value = (part[:, 1:] for part in _nearest(images, images, count))  # the best is the image itself
+    rows = torch.arange(len(images), device=images.device)[:, None].expand_as(index).flatten()
+    pairs = torch.stack([torch.cat([rows, index.flatten()]), torch.cat([index.flatten(), rows])])
+    return torch.sparse_coo_tensor(
+        pairs, value.flatten().repeat(2), (len(images), len(images)), check_invariants=True
+    ).coalesce()
+
+
+def _nearest(images: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the places (N, count) of the nearest of ``others``, nearest first, and their cosines."""
+    size = max(1, CHUNK // len(others))
+    tops = [(part @ others.T).topk(count, dim=1) for part in torch.split(images, size)]
+    return torch.cat([top.indices for top in tops]), torch.cat([top.values for top in tops])
+
+
+LABELERS: Mapping[str, Callable[..., Tensor]] = {
+    "foundation": foundation,
+    "adjusted": adjusted,
+    "sinkhorn": sinkhorn,
+    "transclip": transclip,
+    "stata": stata,
+    "zlap": zlap,
+}
+"""All labelers by name: ``(images, text, scale, prior=None, **settings) -> (N, C)``."""
