@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from maotune.data.images.duplicates import Look, Member, remarks_on_copies
+from maotune.data.images.duplicates import Look, Member, remarks_on_copies, remarks_on_flat
 from maotune.data.images.scan import ScanResult, scan_images
 from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage, list_skipped
 from maotune.data.sets.icons import IconImage
@@ -18,7 +18,7 @@ class Drawn(NamedTuple):
     skipped: list[Skipped]
     """All that was left out: by the readers of the data sets, by the protocol, and images that could not be read."""
     remarks: list[str]
-    """What is wrong with copies of pictures, a sentence each (``remarks_on_copies``)."""
+    """What is wrong with copies of pictures, and which show nothing, a sentence each."""
 
 
 def draw_readable(
@@ -49,7 +49,8 @@ def draw_readable(
         unknown = {sample.image.name: sample for sample in _used(splits, whole_train)}
         result = read_all([sample for name, sample in unknown.items() if name not in readable], strict, looks)
         if not result.skipped:
-            return Drawn(splits, [*skipped, *splits.left_out], remarks_on_copies([*_members(splits)], looks))
+            remarks = remarks_on_copies([*_members(splits)], looks) + remarks_on_flat(looks)
+            return Drawn(splits, [*skipped, *splits.left_out], remarks)
         readable.update(sample.image.name for sample in result.kept)
         skipped += result.skipped
         datasets = [without(dataset, result.skipped) for dataset in datasets]

@@ -69,7 +69,7 @@ class Result:
     departures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings that are not the paper's: dotted key -> value ``here`` and in the ``paper``. Older versions: none."""
     remarks: list[str] = field(default_factory=list)
-    """What is wrong with copies of pictures (two labels, tuned on and scored), a sentence each."""
+    """What is wrong with copies of pictures (two labels, tuned on and scored), and which show nothing."""
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` atomically."""

@@ -42,6 +42,13 @@ def look_at(picture: Image.Image) -> Look:
     return Look(int.from_bytes(bits, "big"), colours, int(levels.max()) - int(levels.min()) < _FLAT)
 
 
+def remarks_on_flat(looks: Mapping[str, Look]) -> list[str]:
+    """Return a sentence on the pictures that are nearly of one brightness, if there are any."""
+    flat = [printable(name) for name, look in looks.items() if look.flat]
+    some = ", ".join(flat[:3]) + (", ..." if len(flat) > 3 else "")
+    return [f"{len(flat)} picture{'s are' if len(flat) > 1 else ' is'} nearly flat: {some}"] if flat else []
+
+
 class Member(NamedTuple):
     """An image of a data set or of a run."""
 

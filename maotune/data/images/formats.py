@@ -58,6 +58,8 @@ _BY_SUFFIX = {
     for suffix in suffixes.split()
     if suffix not in SUFFIXES
 }
+UNREADABLE_SUFFIXES = frozenset(suffix for suffix, (kind, *_) in _BY_SUFFIX.items() if kind == "format not supported")
+"""Endings (lower case) of pictures that cannot be read here."""
 
 _FIRST_BYTES = (
     (b"\xff\xd8\xff", "JPEG"),

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from PIL import Image
 
 from maotune.data.images.decode import file_version, is_settled, upright_rgb
-from maotune.data.images.formats import SUFFIXES
+from maotune.data.images.formats import SUFFIXES, UNREADABLE_SUFFIXES
 from maotune.data.sets.archives import BROKEN, StrictHeader
 from maotune.data.sets.dataset import ImageRef, UnreadableImage
 
@@ -135,7 +135,8 @@ class UnreadablePart:
 def read_shard(shard: Path) -> list[ImageRef]:
     """List the pictures of a tar archive by one pass over its headers, sorted by their paths in it.
 
-    Other files (WebDataset's .json, .txt, .cls beside each picture) are skipped; of two members with one name the later
+    Other files (WebDataset's .json, .txt, .cls beside each picture) are skipped; pictures of a format that is not read
+    are listed and cannot be read; of two members with one name the later
     counts, as when unpacking. Where the archive is broken, what comes before is listed, then a ``UnreadablePart``.
     """
     by_path: dict[str, ImageRef] = {}
@@ -148,7 +149,11 @@ def read_shard(shard: Path) -> list[ImageRef]:
                         raise tarfile.ReadError("a file of negative size")
                     path = PurePosixPath(member.name)
                     regular = member.isreg() and not member.issparse()
-                    if regular and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                    if (
+                        regular
+                        and path.suffix.lower() in SUFFIXES | UNREADABLE_SUFFIXES
+                        and not path.name.startswith(".")
+                    ):
                         by_path[str(path)] = TarImage(shard, str(path), member.offset_data, member.size)
             except (*BROKEN, OSError) as error:
                 failure = f"the archive is cut off or broken, and what follows is not read ({error})"

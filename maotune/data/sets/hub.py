@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from PIL import Image
 
 from maotune.data.images.decode import ImageFile, upright_rgb
-from maotune.data.sets.dataset import Dataset, ImageRef, Sample, UnreadableImage
+from maotune.data.sets.dataset import Dataset, ImageRef, Sample, Skipped, UnreadableImage
 from maotune.data.sets.labels import number_labels, split_by_shares, split_of
 
 PREFIX = "hub:"
@@ -96,6 +96,11 @@ def read_hub(
     unlabelled: list[ImageRef] = []
     names: Sequence[str] | None = None
     chosen = _splits(source, splits, options)
+    left_out = [
+        Skipped(place := f"{source}/{its_name}", "in no split", f"{place}: none of train, val and test", len(table))
+        for its_name, table in splits.items()
+        if its_name not in chosen.values()
+    ]
     needs_split = chosen.keys() <= {"train", "unlabelled"} and "train" not in options
     for split, its_name in chosen.items():
         table = splits[its_name]
@@ -111,15 +116,20 @@ def read_hub(
                 f"{', '.join(table.column_names)}"
             )
         rows = [(row, text) for row, text in enumerate(texts) if text is not None]
+        bare = [image for image, text in zip(images, texts, strict=True) if text is None]
         if split == "train":
-            unlabelled += [image for image, text in zip(images, texts, strict=True) if text is None]
+            unlabelled += bare
+        elif bare:
+            place = f"{source}/{its_name}"
+            left_out.append(Skipped(place, "no label", f"{place}: {len(bare)} rows have no label", len(bare)))
         parts = split_by_shares(rows, str, fractions) if needs_split else {split: rows}
         for part, part_rows in parts.items():
             labelled.setdefault(part, []).extend((images[row], text) for row, text in part_rows)
     if not any(labelled.values()):
         raise ValueError(f"{source}: no row has a label in its column {label!r}")
     name = source.removeprefix(PREFIX).partition("?")[0].rstrip("/").rpartition("/")[2]
-    return number_labels(name, labelled, unlabelled, classes, "label", names, as_words=as_words)
+    dataset = number_labels(name, labelled, unlabelled, classes, "label", names, as_words=as_words)
+    return replace(dataset, skipped=tuple(left_out))
 
 
 def read_hub_unlabelled(source: str) -> tuple[Sample, ...]:

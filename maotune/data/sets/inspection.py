@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maotune.data.images.decode import Progress
-from maotune.data.images.duplicates import Look, Member, remarks_on_copies
+from maotune.data.images.duplicates import Look, Member, remarks_on_copies, remarks_on_flat
 from maotune.data.images.scan import scan_images
 from maotune.data.sets.class_names import remarks_on_names
 from maotune.data.sets.dataset import Dataset, Sample, Skipped, list_skipped
@@ -28,7 +28,7 @@ class Inspection:
     copies: tuple[str, ...]
     """What is wrong with copies of pictures (``remarks_on_copies``)."""
     flat: tuple[str, ...]
-    """Names of pictures that are nearly of one brightness."""
+    """Which pictures are nearly of one brightness (``remarks_on_flat``)."""
     names: tuple[str, ...]
     """What a user should know about the class names."""
 
@@ -78,8 +78,7 @@ class Inspection:
         if self.skipped:
             lines.append(f"left out: {list_skipped(self.skipped, most)}")
         lines += [f"copies: {remark}" for remark in self.copies]
-        if self.flat:
-            lines.append(f"nearly flat: {len(self.flat)} pictures show nothing, such as {_some(self.flat)}")
+        lines += self.flat
         every = f"all {total:,}" if self.readable == total else f"{self.readable:,} of {total:,}"
         lines.append(f"{every} images can be read")
         return lines
@@ -100,10 +99,6 @@ def inspect_dataset(dataset: Dataset, progress: Progress | None = None) -> Inspe
         len(result.kept),
         (*dataset.skipped, *result.skipped),
         tuple(remarks_on_copies([member for _, member in members], looks)),
-        tuple(name for name, look in looks.items() if look.flat),
+        tuple(remarks_on_flat(looks)),
         tuple(remarks_on_names(dataset.classes, dataset.renamed)),
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(printable(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")

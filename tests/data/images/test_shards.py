@@ -180,3 +180,14 @@ def test_a_shard_that_vanishes_is_told(tmp_path: Path) -> None:
     for use in (image.read, image.digest):
         with pytest.raises(UnreadableImage, match="the archive cannot be read"):
             use()
+
+
+def test_a_picture_of_a_format_that_is_not_read_is_listed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in {"1.png": picture("1.png"), "2.cr2": b"II*\0raw", "2.json": b"{}"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    kept, skipped = scan_images(read_unlabelled(tmp_path / "a.tar").unlabelled)
+    assert len(kept) == 1
+    assert [(Path(item.name).name, item.kind) for item in skipped] == [("2.cr2", "format not supported")]

@@ -192,6 +192,8 @@ def test_splits_of_other_names(tmp_path: Path) -> None:
     dataset = load_dataset(f"{source}?train=noisy&test=clean")
     assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [4, 0, 4]
     assert dataset.train[0].image.name.endswith("/noisy/0")
+    (left_out,) = load_dataset(f"{source}?train=noisy").skipped
+    assert (left_out.name, left_out.kind, left_out.pictures) == (f"{source}?train=noisy/clean", "in no split", 4)
 
 
 def test_all_of_it_as_unlabelled_images(pets: Path, tmp_path: Path) -> None:
