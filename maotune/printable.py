@@ -1,6 +1,10 @@
 """How names from elsewhere are shown: of files, classes and data sets, whatever characters are in them."""
 
+import os
+import re
 import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 _UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -9,6 +13,8 @@ _JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indian languages and emoji are written with."""
 _FORMULA = ("=", "+", "-", "@")
 """First characters that make a formula of a spreadsheet's cell."""
+_FOLDERS = re.compile(r"(?<![\w.:/~])/(?:[^\s/:]+/)*(?=[^\s/])")
+"""An absolute path up to its last name; no address, and nothing like and/or."""
 
 
 def printable(name: str) -> str:
@@ -40,3 +46,15 @@ def escape_controls(text: str, keep: str = "") -> str:
         else character
         for character in text
     )
+
+
+def without_folders(text: str, own: Iterable[str | Path] = ()) -> str:
+    """Return a text without the folders of this machine, which tell who works on what.
+
+    Args:
+        text: a path, or a text with paths in it.
+        own: folders and files; what is below them keeps its path from their name on.
+    """
+    for folder in (*(Path(path).absolute().parent for path in own), Path.home()):
+        text = text.replace(f"{folder}{os.sep}", "")
+    return _FOLDERS.sub("", text)

@@ -101,6 +101,11 @@ class DataSettings(Settings):
     strict: bool = False
     """Stop where anything is left out or an image cannot be read, instead of skipping and listing it."""
 
+    @property
+    def own_paths(self) -> list[str | Path]:
+        """The folders and files that hold the images."""
+        return [path for path in (self.source, self.root, self.unlabelled, *(self.targets or ())) if path]
+
 
 class Recipe(Settings):
     """Everything that decides the result of one run."""
@@ -158,6 +163,25 @@ class Recipe(Settings):
             record = {**record, "data": {"shared_views": True, "as_words": False, **record["data"]}}
         return cls.model_validate(record)
 
+    def shareable(self) -> "Recipe":
+        """Return the recipe without folders of this machine: of own files, folders and models only the names stay.
+
+        A CLIP below the home folder keeps its place there, so that it is found again. The protocol is the one in use,
+        as it would depend on the source, and a folder may have the name of a public set.
+        """
+        settings = self.model_dump(mode="json")
+        changed = _names_only(settings)
+        clip = Path(self.clip.source)
+        if clip.is_relative_to(Path.home()):
+            changed["clip"]["source"] = f"~/{clip.relative_to(Path.home())}"
+        if changed == settings:
+            return self
+        return Recipe.model_validate({**changed, "protocol": self.protocol_in_use.name})
+
+    def located(self, recorded: "Recipe") -> "Recipe":
+        """Return this recipe, which may be ``shareable``, with the folders of the ``recorded`` one."""
+        return Recipe.model_validate(_located(self.model_dump(mode="json"), recorded.model_dump(mode="json")))
+
     @property
     def protocol_in_use(self) -> Protocol:
         """The protocol to run: ``auto`` is base-to-new for data sets with a name, else adapt."""
@@ -211,6 +235,27 @@ class Recipe(Settings):
     def title(self) -> str:
         """The learner's name in tables."""
         return self.learner_name + ("+dept" if self.dept is not None else "")
+
+
+def _names_only(value: Any) -> Any:
+    """Replace absolute paths, and those that lead upwards, in a tree of settings by their last names."""
+    if isinstance(value, dict):
+        return {key: _names_only(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_names_only(entry) for entry in value]
+    if not isinstance(value, str):
+        return value
+    scheme = "hub:" if value.startswith("hub:") else ""
+    path = Path(value.removeprefix(scheme))
+    return f"{scheme}{path.name}" if path.is_absolute() or ".." in path.parts else value
+
+
+def _located(value: Any, recorded: Any) -> Any:
+    if isinstance(value, dict) and isinstance(recorded, dict):
+        return {key: _located(entry, recorded.get(key)) for key, entry in value.items()}
+    if isinstance(value, str) and value.startswith("~"):
+        return value
+    return recorded if recorded is not None and _names_only(recorded) == value else value
 
 
 def choose(what: str, given: str, allowed: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from maotune.mao.methods import ZEROSHOT
+from maotune.printable import without_folders
 from maotune.protocols import PROTOCOLS
 from maotune.report.names import ONE_SET, TWO_PROMPTS
 from maotune.report.other_measures import OTHER_MEASURES
@@ -276,9 +277,9 @@ def read_experiments(*sweeps: Sweep) -> list[ExperimentRuns]:
     def read(folder: Path) -> Result | None:
         try:
             result = Result.find(folder)
-            reasons[folder] = failure_reason(folder) if result is None else None
+            reasons[folder] = without_folders(failure_reason(folder) or "") if result is None else None
         except CheckpointError as error:
-            reasons[folder], result = str(error), None
+            reasons[folder], result = without_folders(str(error)), None
         return result
 
     every = [trial for sweep in sweeps for trial in sweep.trials]

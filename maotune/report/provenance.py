@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from maotune.printable import without_folders
 from maotune.report.content import ReportTable, Section
 from maotune.report.frame import ExperimentRuns, FinishedTrial, short_names
 from maotune.runs.events import duration
@@ -16,7 +17,7 @@ def provenance_section(experiments: Sequence[ExperimentRuns], commands: Sequence
     finished = list({run.trial.folder: run for runs in experiments for run in runs.finished}.values())
     tables = [_circumstances(experiments, finished), *_settings(experiments), _data(finished)]
     shown = [table for table in tables if table.rows]
-    return Section("made", "How it was made", tables=shown, code="\n".join(commands))
+    return Section("made", "How it was made", tables=shown, code="\n".join(map(without_folders, commands)))
 
 
 def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[FinishedTrial]) -> ReportTable:
@@ -63,7 +64,7 @@ def _settings(experiments: Sequence[ExperimentRuns]) -> list[ReportTable]:
     recipes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for runs in experiments:
         for run in runs.finished:
-            recipe = _flat(run.trial.recipe.model_dump(mode="json"))
+            recipe = _flat(run.trial.recipe.shareable().model_dump(mode="json"))
             recipes.setdefault((runs.name, run.result.learner, run.trial.variant), []).append(recipe)
     every = [recipe for group in recipes.values() for recipe in group]
     keys = [key for key in dict.fromkeys(key for recipe in every for key in recipe) if key not in NAMED]

@@ -14,6 +14,7 @@ from maotune.data.sets.dataset import Dataset
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.learners.teacher import OpenRun
+from maotune.printable import without_folders
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import OWN_TEXT, ClipSettings, Recipe, RecipeError, arguments, learner_settings
 from maotune.recipe.suites import targets_of
@@ -125,11 +126,12 @@ def redraw_splits(recipe: Recipe, skipped: Collection[str]) -> Splits:
     """
     datasets = _load_datasets(recipe)
     if names := {*skipped}:
+        own = recipe.data.own_paths
         known = [
             sample
             for dataset in datasets
             for sample in chain(dataset.train, dataset.val, dataset.test, dataset.unlabelled)
-            if sample.image.name in names
+            if not names.isdisjoint((sample.image.name, without_folders(sample.image.name, own)))
         ]
         unreadable = scan_images(known).skipped
         datasets = [without(dataset, unreadable) for dataset in datasets]

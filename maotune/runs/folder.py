@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maotune.files import DamagedFile, LockTaken, lock, read_json
+from maotune.files import DamagedFile, LockTaken, lock, read_json, write_json
 from maotune.recipe.schema import OWN_TEXT, Recipe
 from maotune.runs.fingerprint import DataComparison, DataRecord, data_differences
 from maotune.runs.result import RESULT, Result, is_finished
@@ -157,11 +157,11 @@ def hold(folder: Path) -> Iterator[None]:
 
 def same_run(requested: Recipe, recorded: Recipe) -> bool:
     """Whether two recipes have the same result; the recorded one has the data set's own texts filled in."""
-    first, second = requested.deciding(), recorded.deciding()
-    for key, value in first["learner"].items():
+    second = recorded.deciding()
+    for key, value in requested.learner.items():
         if value == OWN_TEXT and key in second["learner"]:
             second["learner"][key] = OWN_TEXT
-    return first == second
+    return second in (requested.deciding(), requested.shareable().deciding())
 
 
 def identity(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -169,6 +169,12 @@ def identity(metadata: dict[str, Any]) -> dict[str, Any]:
 
     The data are not among them: ``tune_and_score`` compares them, in words.
     """
-    deciding = {**metadata, "recipe": Recipe.from_record(metadata["recipe"]).deciding()}
+    deciding = {**metadata, "recipe": Recipe.from_record(metadata["recipe"]).shareable().deciding()}
     deciding.pop("data", None)
     return deciding
+
+
+def keep_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write ``recipe.json``, the only file of a run with the folders of its data, where no run has been begun."""
+    if not (folder / RECIPE).exists() or not (folder / f"{CHECKPOINT}.safetensors").exists():
+        write_json(folder / RECIPE, recipe.model_dump(mode="json"))

@@ -15,6 +15,7 @@ from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
 from maotune.mao.stages import Task, count_candidates, hard_negative_table
+from maotune.printable import without_folders
 from maotune.protocols.protocol import Splits
 from maotune.recipe.paper import Departures, departures, in_words
 from maotune.recipe.schema import Recipe
@@ -22,7 +23,7 @@ from maotune.runs.build import build_clip, build_learner, build_splits, labeler_
 from maotune.runs.estimate import estimate, uses_pool
 from maotune.runs.events import Callback, RunPlan
 from maotune.runs.fingerprint import DataRecord, record_data
-from maotune.runs.folder import check_data, hold, identity
+from maotune.runs.folder import check_data, hold, identity, keep_recipe
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
 from maotune.runs.provenance import environment
@@ -70,6 +71,8 @@ def tune_recipe(
     """
     path = Path(folder) if folder is not None else None
     with hold(path) if path is not None and not locked else nullcontext():
+        if path is not None:
+            keep_recipe(path, recipe)
         clip = clip or build_clip(recipe.clip)
         outcome = tune_and_score(recipe, path, clip=clip, resume=resume, callback=callback, estimates=estimates)
         run = Run(outcome.recipe, clip, outcome.prompts, outcome.result)
@@ -107,10 +110,11 @@ def tune_and_score(
     pipeline = Pipeline(clip, recipe, callback or (lambda event: None))
     drawn = build_splits(recipe)
     splits = drawn.splits
-    data = record_data(splits, [item.name for item in drawn.skipped], recipe.mao.pool == "train")
+    skipped = [without_folders(item.name, recipe.data.own_paths) for item in drawn.skipped]
+    data = record_data(splits, skipped, recipe.mao.pool == "train")
     if folder is not None and resume:
         check_data(folder, recipe, data)
-    departing = departures(recipe)
+    departing = departures(recipe.shareable())
     recipe = with_own_texts(recipe, splits.templates[0])
     torch.manual_seed(recipe.seed)
     learner = build_learner(recipe, clip, splits.classes, open_run)
@@ -137,7 +141,7 @@ def tune_and_score(
             seed=recipe.seed,
             scale_loss=clip.dtype == torch.float16,
             metadata={
-                "recipe": recipe.model_dump(mode="json"),
+                "recipe": recipe.shareable().model_dump(mode="json"),
                 "clip": clip.fingerprint,
                 "preprocess": clip.preprocess.fingerprint,
                 "data": data,
@@ -261,6 +265,7 @@ def _result(
     start: float,
 ) -> Result:
     splits, protocol = drawn.splits, recipe.protocol_in_use
+    own = recipe.data.own_paths
     accuracies = {
         prompts: {name: evaluation.accuracy for name, evaluation in by_test.items()}
         for prompts, by_test in evaluations.items()
@@ -278,7 +283,7 @@ def _result(
         for record in history.stages
     ]
     return Result(
-        dataset=splits.name,
+        dataset=without_folders(splits.name),
         protocol=protocol.name,
         learner=recipe.title,
         method=recipe.method,
@@ -289,14 +294,21 @@ def _result(
         zeroshot=protocol.means(splits, accuracies[ZEROSHOT]),
         stages=stages,
         pseudo_labels=labels.report(splits.unlabelled.true_labels) if labels and splits.unlabelled else None,
-        skipped=[{"name": item.name, "kind": item.kind, "reason": item.reason} for item in drawn.skipped],
-        remarks=drawn.remarks,
+        skipped=[
+            {
+                "name": without_folders(item.name, own),
+                "kind": item.kind,
+                "reason": without_folders(item.reason, own),
+            }
+            for item in drawn.skipped
+        ],
+        remarks=[without_folders(remark, own) for remark in drawn.remarks],
         templates=list(templates_of(recipe, splits.templates)),
         parameters=_parameters(learner) if learner else 0,
         peak_memory=history.peak_memory,
         seconds=time.monotonic() - start,
         environment=environment(pipeline.clip, data),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.shareable().model_dump(mode="json"),
         departures=departing,
     )
 

@@ -21,6 +21,7 @@ from maotune.protocols.protocol import Test
 from maotune.recipe.schema import Recipe, choose
 from maotune.runs.build import build_clip, build_learner
 from maotune.runs.events import Callback, Progress
+from maotune.runs.folder import recorded_recipe
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
 from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
@@ -172,10 +173,11 @@ class Run:
     def save(self, path: str | Path) -> Path:
         """Write all there is to deploy to one small file, which ``maotune.load`` reads."""
         path = Path(path)
+        recipe = self.recipe.shareable()
         metadata = {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
             "clip": {
-                "source": self.recipe.clip.source,
+                "source": recipe.clip.source,
                 "activation": self.clip.activation,
                 "preprocess": self.clip.preprocess.fingerprint,
                 "fingerprint": self.clip.fingerprint,
@@ -209,7 +211,7 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None, a
         CheckpointError: no such file, parts of it are missing or wrong, or its prompts belong to another CLIP.
         FileNotFoundError: the CLIP is not here, and was not downloaded.
     """
-    path = Path(path)
+    path, folder = Path(path), Path(path)
     if path.is_dir():
         path = path / PROMPTS
         if not path.exists():
@@ -218,6 +220,8 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None, a
             )
     saved = read_saved_run(path)
     recipe, recorded = saved.recipe, saved.clip
+    if folder != path and (own := recorded_recipe(folder)) is not None:  # with the folders of its data
+        recipe = recipe.located(own)
     if not isinstance(clip, FrozenCLIP):
         changes: dict[str, Any] = {"activation": recorded.activation or recipe.clip.activation}
         changes |= {} if clip is None else {"source": str(clip), "device": "auto"}
