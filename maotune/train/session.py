@@ -244,7 +244,11 @@ class Session:
             self._save({}, {"history": self.history.to_json()})
 
     def _save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        write_tensors(self._path(CHECKPOINT), tensors, {"identity": self._identity, "state": json.dumps(state)})
+        write_tensors(
+            self._path(CHECKPOINT),
+            tensors,
+            {"identity": self._identity, "state": json.dumps({**state, "threads": torch.get_num_threads()})},
+        )
         self._clock = time.monotonic()
 
     def _open(self) -> None:
@@ -261,6 +265,13 @@ class Session:
             now["metadata"] = {key: value for key, value in now["metadata"].items() if key in was["metadata"]}
             state = parse_json(texts["state"], path)
             history, self._saved = History.from_json(state["history"]), (tensors, state.get("numbers", {}))
+        threads = state.get("threads", torch.get_num_threads())  # older versions did not record them
+        if threads != torch.get_num_threads():
+            log.warning(
+                "%s was begun with %s threads and is resumed with %d: on a CPU the result may differ in the last bits "
+                "from that of a run without an interruption. For the same bits, set OMP_NUM_THREADS=%s",
+                self.folder, threads, torch.get_num_threads(), threads,
+            )  # fmt: skip
         if differences := list(_differences(was, now)):
             raise CheckpointError(
                 f"{self.folder} holds another run, which cannot be continued as this one: {'; '.join(differences)}. "

@@ -15,6 +15,9 @@ SAME = [
     ("owl", " owl  "),
     ("salt & pepper", "salt &amp; pepper"),
     ("red fox", "red\u00a0fox"),
+    ("owl", "owl\u200b"),
+    ("owl", "\ufeffOwl"),
+    ("red fox", "red\u2060_fox"),
 ]
 
 
@@ -41,3 +44,14 @@ def test_names_that_imagenet_publishes_twice_are_let_in() -> None:
     refuse_same_names(("sunglasses", "missile", "sunglasses", "missile"))
     with pytest.raises(ValueError, match="same text"):
         refuse_same_names(("sunglasses", "Sunglasses"))
+
+
+@pytest.mark.parametrize("blank", ["", " ", "_", "\u200b", "\u2800", "\u3164 \u2060", "\n\t"])
+def test_a_blank_name_is_refused(blank: str) -> None:
+    for bind in (lambda names: ZeroShot(toy_clip(), names), refuse_same_names):
+        with pytest.raises(ValueError, match="is blank: give the class a name"):
+            bind(("rabbit", blank))
+
+
+def test_marks_and_letters_of_all_scripts_tell_names_apart() -> None:
+    refuse_same_names(("cafe", "caf\u00e9", "\u0915\u093f", "\u0915\u0940", "\u0915", "\u044f", "\u72d0", "-", "7"))

@@ -94,3 +94,17 @@ def test_prompts_of_an_older_version_are_read_with_a_note(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "maotune"):
         load_prompts(path)
     assert not caplog.text
+
+
+def test_another_number_of_threads_is_said_when_a_run_is_resumed(tmp_path, caplog):
+    fit(Toy(), two_stages(1, 2), FitSettings(), folder=tmp_path)
+    threads = torch.get_num_threads()
+    fit(Toy(), two_stages(1, 2), FitSettings(), folder=tmp_path, resume=True)
+    assert not caplog.text
+    try:
+        torch.set_num_threads(threads + 1)
+        fit(Toy(), two_stages(1, 2), FitSettings(), folder=tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert f"begun with {threads} threads and is resumed with {threads + 1}" in caplog.text
+    assert f"OMP_NUM_THREADS={threads}" in caplog.text
