@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def from_openai_names(
     vision = {"hidden_size": width, **_tower(rest, "visual.transformer", path)}
     _check_tower("text_cfg", stated, text, path)
     _check_tower("vision_cfg", stated, vision, path)
-    grid = isqrt(rest["visual.positional_embedding"].shape[0] - 1)
+    grid = math.isqrt(rest["visual.positional_embedding"].shape[0] - 1)
     resolution = weights.get("input_resolution", (stated.get("vision_cfg") or {}).get("image_size"))
     config = {
         "projection_dim": rest["text_projection"].shape[1],
@@ -170,7 +170,7 @@ def _check_tower(name: str, model_config: Mapping[str, Any], measured: Mapping[s
 
 def _image_size(stated: Any, patch: int, grid: int, path: Path) -> int:
     """Return the size of images: as stated, if that gives as many patches as there are positions."""
-    sides = {*stated} if isinstance(stated, list | tuple) else {patch * grid if stated is None else int(stated)}
+    sides = {*stated} if isinstance(stated, list | tuple) else {patch * grid if stated is None else _whole(stated)}
     size = sides.pop()
     if sides or size // patch != grid:
         raise ValueError(
@@ -180,14 +180,22 @@ def _image_size(stated: Any, patch: int, grid: int, path: Path) -> int:
     return int(size)
 
 
+def _whole(number: Any) -> int:
+    """Return a whole number that a config or a tensor states; 0: it states none."""
+    if isinstance(number, Tensor) and number.numel() == 1:
+        number = number.item()
+    return int(number) if isinstance(number, int | float) and math.isfinite(number) else 0
+
+
 def _heads(side: str, width: int, tower_config: Mapping[str, Any] | None, path: Path) -> int:
     """Return the attention heads of a tower: as configured (with open_clip's defaults), else as its width tells."""
     if tower_config is None:
         head_width = float(HEAD_WIDTHS[side].get(width, 64 if width <= 1024 else 0))
     elif side == "text":
-        head_width = width / int(tower_config.get("heads", 8))
+        heads = _whole(tower_config.get("heads", 8))
+        head_width = width / heads if heads > 0 else 0.0
     else:
-        head_width = int(tower_config.get("head_width", 64))
+        head_width = _whole(tower_config.get("head_width", 64))
     if head_width < 1 or width % head_width:
         setting = '"text_cfg": {"heads": 8}' if side == "text" else '"vision_cfg": {"head_width": 64}'
         raise ValueError(

@@ -15,6 +15,8 @@ import torch
 from tokenizers import models, pre_tokenizers
 from torch import Tensor
 
+from maotune.files import read_text
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -63,8 +65,16 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path, context_length: int) -> Tokenizer:
-        """Read a ``tokenizer.json`` of Hugging Face tokenizers."""
-        encoding = tokenizers.Tokenizer.from_file(str(path))
+        """Read a ``tokenizer.json`` of Hugging Face tokenizers.
+
+        Raises:
+            ValueError: it is no such file, or has not CLIP's beginning and end of a text.
+        """
+        text = read_text(path)
+        try:
+            encoding = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # of no kind of its own
+            raise ValueError(f"{path} describes no tokenizer that can be read: {error!s:.200}") from error
         encoding.no_padding()
         encoding.no_truncation()
         return cls(encoding, context_length)
@@ -77,7 +87,10 @@ class Tokenizer:
         """
         if isinstance(texts, str) or not texts:
             raise ValueError("tokenize takes a list of at least one text")
-        encoded = self._encoding.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        try:
+            encoded = self._encoding.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        except Exception as error:  # of no kind of its own
+            raise ValueError(f"the tokenizer of this CLIP cannot encode {texts[0]!r:.80}: {error!s:.200}") from error
         rows = [[self.start, *item.ids, self.end] for item in encoded]
         for text, row in zip(texts, rows, strict=True):
             if len(row) > self.context_length:

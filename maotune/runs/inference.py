@@ -14,6 +14,7 @@ from maotune.contract import AbstractLearner, Batch, Support
 from maotune.data.images.views import TestView
 from maotune.data.sets.dataset import Sample
 from maotune.files import read_json, write_json
+from maotune.runs.record import read_record
 from maotune.train.evaluate import evaluate
 
 INFERENCE = "inference.json"
@@ -40,8 +41,8 @@ class Inference:
     def find(cls, folder: Path) -> "Inference | None":
         """Read ``inference.json`` of ``folder``; None where nothing was measured, or the file cannot be used."""
         try:
-            return cls(**read_json(folder / INFERENCE))
-        except (FileNotFoundError, TypeError, ValueError):  # it is measured again
+            return read_record(cls, read_json(folder / INFERENCE))
+        except (FileNotFoundError, ValueError):  # it is measured again
             return None
 
 

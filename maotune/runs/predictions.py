@@ -4,13 +4,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import ConfigDict
 from torch import Tensor
 
 from maotune.files import read_json, write_json
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.protocols.protocol import Splits
+from maotune.runs.record import read_record
 from maotune.train.evaluate import Evaluation
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,8 @@ SCORING = "scoring.json"
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
     """Predictions for every scored image. Classes are numbers; images are in the order of the tests."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     classes: dict[str, list[str]]
     """Test -> names of the classes to choose from."""
@@ -79,10 +83,10 @@ class Scoring:
     def find(cls, folder: Path) -> "Scoring | None":
         """Read ``scoring.json`` of ``folder``; None where there is none that can be used."""
         try:
-            return cls(**read_json(folder / SCORING))
+            return read_record(cls, read_json(folder / SCORING))
         except FileNotFoundError:
             return None
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             log.warning("the predictions in %s are left out: %s", folder, error)
             return None
 

@@ -1,15 +1,15 @@
 """The result of a run, and its file."""
 
-import functools
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from maotune.files import DamagedFile, read_json, write_json
+from maotune.runs.record import read_record
 from maotune.train.session import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -76,15 +76,6 @@ class Result:
         write_json(folder / RESULT, asdict(self))
 
     @classmethod
-    def from_record(cls, record: Any) -> "Result":
-        """Return the result in a JSON object.
-
-        Raises:
-            ValueError: parts are missing, of other kinds, or of another version.
-        """
-        return _adapter().validate_python(record)
-
-    @classmethod
     def find(cls, folder: Path) -> "Result | None":
         """Read ``result.json`` of ``folder``; None where no run has been finished there.
 
@@ -93,7 +84,7 @@ class Result:
         """
         path = folder / RESULT
         try:
-            return cls.from_record(read_json(path))
+            return read_record(cls, read_json(path))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -114,8 +105,3 @@ def is_finished(folder: Path) -> bool:
         log.warning("%s: the run is scored again", error)
         return False
     return True
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[Result]:
-    return TypeAdapter(Result)

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
 from maotune.recipe.schema import Recipe, choose, explain
+from maotune.runs.record import read_record
 from maotune.runs.result import Result
 from maotune.train.session import CheckpointError, load_prompts
 
@@ -78,7 +79,7 @@ def read_saved_run(path: Path) -> SavedRun:
         raise CheckpointError(f"{path} holds the prompts of one stage: load {PROMPTS}, which stands beside it")
     try:
         metadata = _Metadata.model_validate(content)
-        recipe, result = Recipe.from_record(metadata.recipe), Result.from_record(metadata.result)
+        recipe, result = Recipe.from_record(metadata.recipe), read_record(Result, metadata.result)
         _check_names(result, list(metadata.stages.values()), [*metadata.stages, ZEROSHOT])
     except ValidationError as error:
         raise CheckpointError(_damaged(path, explain(error, _Metadata))) from error

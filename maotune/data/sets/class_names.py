@@ -6,21 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from maotune.files import read_text
+
 _NUMBER = re.compile(r"(\d+)[\s._)-]+(?=[^\W\d_])")
 _WORDNET = re.compile(r"n\d{8}[\s._-]+(?=[^\W\d_])")
 _PLACEHOLDER = re.compile(r"(class|cls|label|category|type|group|id|folder|item|object)[\s._-]*\d+", re.IGNORECASE)
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file.
-
-    Raises:
-        ValueError: it is not UTF-8. FileNotFoundError: no such file.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def normalised(name: str) -> str:

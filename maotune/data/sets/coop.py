@@ -5,7 +5,6 @@ rules, from the stream of random numbers that the caller gives: CoOp continues w
 stream. Files that CoOp lists in the order of the file system are sorted here. Nothing is written.
 """
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from maotune.data.sets.class_names import read_text
 from maotune.data.sets.dataset import Dataset
 from maotune.data.sets.labels import Item, Splits, labelled_dataset
 from maotune.data.sets.named import NamedSet, named_sets
 from maotune.data.sets.tables import split_items
 from maotune.data.sets.walk import FolderWalk, list_pictures
+from maotune.files import parse_json, read_text
 
 T = TypeVar("T")
 
@@ -108,7 +107,7 @@ def _pets(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
 def _flowers(row: NamedSet, folder: Path, stream: random.Random) -> Splits:
     labels = read_matlab(folder / "imagelabels.mat")["labels"][0]
     path = folder / "cat_to_name.json"
-    names = json.loads(read_text(path))
+    names = parse_json(read_text(path), path)
     by_label: dict[int, list[Path]] = {}
     for number, label in enumerate(labels, 1):
         by_label.setdefault(int(label), []).append(folder / row.images / f"image_{number:05d}.jpg")

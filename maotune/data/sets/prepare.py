@@ -13,9 +13,9 @@ from maotune.data.images.decode import Progress
 from maotune.data.sets import coop
 from maotune.data.sets.archives import ArchiveError, unpack
 from maotune.data.sets.check import Missing, is_there
-from maotune.data.sets.class_names import read_text
 from maotune.data.sets.named import Part, named_sets
 from maotune.data.sets.walk import FolderWalk
+from maotune.files import read_text
 
 log = logging.getLogger(__name__)
 

@@ -2,19 +2,17 @@
 
 import csv
 import io
-import json
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from maotune.data.images.decode import ImageFile
-from maotune.data.sets.class_names import read_text
 from maotune.data.sets.dataset import Dataset
 from maotune.data.sets.labels import Splits, files_of, labelled_dataset, number_labels, split_by_shares, split_of
 from maotune.data.sets.walk import FolderWalk, relative
+from maotune.files import parse_json, read_text
 
 Labelled = tuple[Path, str]
 
@@ -155,17 +153,14 @@ def read_split_json(path: Path, root: Path | None = None) -> Dataset:
 
 def split_items(path: Path, root: Path | None = None) -> Splits:
     """Read the images of CoOp's split file; see ``read_split_json``."""
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    content = parse_json(read_text(path), path)
     if not isinstance(content, dict) or "train" not in content or set(content) - {"train", "val", "test"}:
         raise ValueError(f'{path}: expected {{"train": [...], "val": [...], "test": [...]}}')
     splits: Splits = {}
     for split, items in content.items():
         for number, item in enumerate(items if isinstance(items, list) else [None]):
             match item:
-                case [str() as relative, int() as label, str() as name]:
+                case [str() as relative, int() as label, str() as name] if relative:
                     splits.setdefault(split, []).append((Path(relative), label, name))
                 case _:
                     raise ValueError(f"{path}, {split}[{number}]: expected [path, label, class name], got {item!r:.80}")
@@ -224,10 +219,7 @@ def _separator(path: Path, text: str) -> str:
 
 
 def _json_row(line: str, where: str) -> dict[str, str]:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
+    row = parse_json(line, where)
     if not isinstance(row, dict):
         raise ValueError(f'{where}: expected an object like {{"path": "a.jpg", "label": "cat"}}')
     used = {*PATH_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS}
