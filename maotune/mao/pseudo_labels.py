@@ -52,7 +52,7 @@ class PseudoLabels:
             labels = torch.tensor(content["labels"], dtype=torch.int64)
             confidence = torch.tensor(content["confidence"], dtype=torch.float32)
             return cls(labels, confidence, tuple(content["classes"]), tuple(content["images"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged or holds no pseudo-labels ({error}): delete it, and the images are labelled again"
             ) from error

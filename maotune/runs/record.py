@@ -14,7 +14,7 @@ def read_record(kind: type[R], tree: Any) -> R:
     Raises:
         ValueError: parts are missing, of other kinds, or of another version.
     """
-    record: R = _adapter(kind).validate_python(tree)
+    record: R = _adapter(kind).validate_python(tree)  # type: ignore[arg-type]
     return record
 
 

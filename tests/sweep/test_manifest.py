@@ -100,3 +100,14 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no sweep\.json and no finished run"):
         Sweep.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "a/b", ""])
+def test_a_manifest_names_no_folder_outside_its_own(name: str, tmp_path: Path) -> None:
+    Sweep.plan(tmp_path, [Trial(tmp_path / "one", "base-to-new", "", Recipe())], "")
+    tree = json.loads((tmp_path / "sweep.json").read_text())
+    tree.pop("checksum")
+    tree["trials"][0]["name"] = name
+    (tmp_path / "sweep.json").write_text(json.dumps(tree))
+    with pytest.raises(CheckpointError, match="no name of a folder in it"):
+        Sweep.read(tmp_path)

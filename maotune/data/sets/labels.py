@@ -84,9 +84,7 @@ def number_labels(
     splits = {split: [(image, normalised(label)) for image, label in items] for split, items in splits.items()}
     labels = {label for items in splits.values() for _, label in items}
     if strange := sorted(label for label in labels if not _is_text(label)):
-        raise ValueError(
-            f"{name}: the {noun} {os.fsencode(strange[0])!r} is not UTF-8, so it names no class: rename it"
-        )
+        raise ValueError(f"{name}: the {noun} {strange[0]!r} is not UTF-8, so it names no class: rename it")
     renamed: dict[str, str] = {}
     if classes is not None:
         names = read_class_names(classes)

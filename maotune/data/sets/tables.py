@@ -132,10 +132,10 @@ def _cell(row: Mapping[str, str], columns: Sequence[str]) -> str:
 def _locate(root: Path, relative: str) -> Path:
     """Return the path of an image, also where the table has backslashes or another Unicode form than the file."""
     image = root / relative
-    if ("\\" in relative or not relative.isascii()) and not image.exists():
+    if ("\\" in relative or not relative.isascii()) and not _is_file(image):
         slashes = relative.replace("\\", "/")
         spellings = [slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))]
-        image = next((root / spelling for spelling in spellings if (root / spelling).exists()), root / slashes)
+        image = next((root / spelling for spelling in spellings if _is_file(root / spelling)), root / slashes)
     return image
 
 
@@ -169,7 +169,7 @@ def split_items(path: Path, root: Path | None = None) -> Splits:
     images = [item[0] for items in splits.values() for item in items]
     if root is None:
         places = [path.parent, *FolderWalk(path.parent).subfolders(path.parent)]
-        root = next((place for place in places if (place / images[0]).is_file()), path.parent)
+        root = next((place for place in places if _is_file(place / images[0])), path.parent)
     located = {
         split: [(_locate(root, str(image)), label, name) for image, label, name in items]
         for split, items in splits.items()
@@ -186,6 +186,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if line.strip():
                 yield number, _json_row(line, f"{path}, line {number}")
         return
+    try:
+        yield from _cells(path, text)
+    except csv.Error as error:
+        raise ValueError(f"{path} is no table that can be read: {error}") from error
+
+
+def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(path, text))
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
     for row in reader:
@@ -237,8 +244,16 @@ def require_some(rows: TableRows, table: Path, root: Path) -> None:
     _some_exist([Path(image) for image in rows.seen], table, root)
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a path that no file can have (too long, of no characters) is that of none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _some_exist(images: Sequence[Path], table: Path, root: Path) -> None:
-    if not any(image.is_file() for image in images):
+    if not any(map(_is_file, images)):
         raise ValueError(
             f"none of the {len(images)} images of {table} exists under {root} (the first would be {images[0]}); "
             "give the folder that their paths count from as root"

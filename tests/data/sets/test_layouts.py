@@ -277,7 +277,7 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     dataset = read_folder(tmp_path)
     assert len(dataset.train + dataset.val + dataset.test) == 8
     os.rename(tmp_path / "fox", os.fsencode(tmp_path) + b"/ren\xe9")
-    with pytest.raises(ValueError, match=r"the folder b'ren\\xe9' is not UTF-8, so it names no class: rename it"):
+    with pytest.raises(ValueError, match=r"the folder 'ren\\udce9' is not UTF-8, so it names no class: rename it"):
         read_folder(tmp_path)
 
 
