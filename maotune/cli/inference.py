@@ -91,9 +91,7 @@ def evaluate(
         return
     source = data or loaded.recipe.data.source
     if data is None and source.startswith("hub:"):
-        raise ValueError(
-            f"the run was tuned on {source}: name it by --data, since a run does not decide what is fetched"
-        )
+        raise ValueError(f"the run was tuned on {source}; a run does not decide what is fetched: name it by --data")
     with progress() as listen:
         accuracy = loaded.evaluate(source, root=root, classes=classes, prompts=prompts, split=split, callback=listen)
     if as_json:

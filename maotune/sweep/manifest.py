@@ -73,6 +73,9 @@ class Sweep:
             return cls(folder, trials)
         try:
             tree = read_json(manifest)
+            names = [entry["name"] for entry in tree["trials"]]
+            if strange := [name for name in names if name in ("", "..") or Path(name).name != name]:
+                raise ValueError(f"{strange[0]!r} is no name of a folder in it")
             trials = tuple(
                 Trial(
                     folder / entry["name"], entry["experiment"], entry["variant"], Recipe.from_record(entry["recipe"])

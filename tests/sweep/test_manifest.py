@@ -1,3 +1,4 @@
+import json
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
         Sweep.read(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "a/b", ""])
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "a/b", "", ".", ".."])
 def test_a_manifest_names_no_folder_outside_its_own(name: str, tmp_path: Path) -> None:
     Sweep.plan(tmp_path, [Trial(tmp_path / "one", "base-to-new", "", Recipe())], "")
     tree = json.loads((tmp_path / "sweep.json").read_text())
