@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from maotune.experiments.catalog import PlannedRun
     from maotune.runs.result import Result
     from maotune.sweep.engine import Engine
+    from maotune.sweep.local import LocalEngine
     from maotune.sweep.manifest import Trial
 
 ENGINES = {
@@ -127,7 +128,7 @@ def run(
         key: value for key, value in defaults.items() if any(_has(trial.recipe, key, value) for trial in planned)
     }
     if dry_run:
-        _show_plan(trials, target, suite_settings, overrides, jobs, as_json)
+        _show_plan(trials, target, suite_settings, overrides, engine, jobs, as_json)
         return
     sweep = Sweep.plan(target, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
     usable = [trial for trial in trials if trial.folder not in sweep.refused]
@@ -269,20 +270,27 @@ def _engine(
     """Return the engine that the options name."""
     from maotune.recipe import RecipeError
 
-    gpus = any(trial.recipe.clip.device in ("auto", "cuda") for trial in trials)
     if name == "ray":
         from maotune.sweep.ray import RayEngine
 
-        return RayEngine(address or "auto", jobs, _asked(ask), gpus=gpus)
+        return RayEngine(address or "auto", jobs, _asked(ask), gpus=_may_use_gpus(trials))
     if name == "slurm":
         from maotune.sweep.slurm import SlurmEngine
 
         return SlurmEngine(folder.absolute(), jobs, _asked(ask), address or "slurm")
     if address or ask:
         raise RecipeError("--address and --ask are for --engine ray and --engine slurm")
+    return _local_engine(jobs, trials)
+
+
+def _local_engine(jobs: int | None, trials: "Sequence[Trial]") -> "LocalEngine":
     from maotune.sweep.local import LocalEngine, visible_devices
 
-    return LocalEngine(jobs, visible_devices() if gpus else ())
+    return LocalEngine(jobs, visible_devices() if _may_use_gpus(trials) else ())
+
+
+def _may_use_gpus(trials: "Sequence[Trial]") -> bool:
+    return any(trial.recipe.clip.device in ("auto", "cuda") for trial in trials)
 
 
 def _show_plan(
@@ -290,16 +298,31 @@ def _show_plan(
     folder: Path,
     suite_settings: dict[str, Any],
     overrides: dict[str, Any],
+    engine: str,
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    if not as_json:
-        show_plan(trials, folder, suite_settings, overrides, jobs)
-        return
-    from maotune.sweep.status import StatusReader
+    """Print the trials and the time that they will take: by those that are finished, else as measured now."""
+    from maotune.runs.events import duration
+    from maotune.sweep.status import estimate_seconds_left, forecast_states, planned_states
 
-    document = status_document(StatusReader(trials).read(), folder, ())
-    print_json({**document, "settings": {"given": overrides, "suite": suite_settings}})
+    states = planned_states(trials, folder)
+    runner = _local_engine(jobs, trials) if engine == "local" else None
+    at_a_time, basis = runner.jobs if runner else jobs, "going by those that are finished"
+    left = estimate_seconds_left(states, at_a_time)
+    if left is None:
+        try:
+            states = forecast_states(states, runner.threads if runner else None)
+            basis = "going by a few images and updates, measured just now"
+        except (ValueError, OSError) as error:
+            basis = f"how long it takes is not known: {error}"
+        left = estimate_seconds_left(states, at_a_time)
+    if as_json:
+        settings = {"given": overrides, "suite": suite_settings}
+        print_json({**status_document(states, folder, ()), "seconds_left": left, "settings": settings})
+        return
+    at_once = f" with {at_a_time} at a time" if at_a_time else ""
+    show_plan(states, folder, suite_settings, overrides, f"about {duration(left)}{at_once}, {basis}" if left else basis)
 
 
 def _say_failed(failed: dict[Path, str], count: int) -> None:

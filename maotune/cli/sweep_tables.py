@@ -209,15 +209,12 @@ def status_document(states: "Sequence[TrialState]", folder: Path, commands: Sequ
 
 
 def show_plan(
-    trials: "Sequence[Trial]", folder: Path, suite: Mapping[str, Any], overrides: Mapping[str, Any], jobs: int | None
+    states: "Sequence[TrialState]", folder: Path, suite: Mapping[str, Any], overrides: Mapping[str, Any], time: str
 ) -> None:
     """Print what a sweep would run: number of trials, settings, estimated time."""
-    from maotune.runs.events import duration
-    from maotune.sweep.manifest import MANIFEST, Sweep
-    from maotune.sweep.status import StatusReader, count_states, estimate_seconds_left
+    from maotune.sweep.status import count_states
 
-    before = Sweep.read(folder).trials if (folder / MANIFEST).exists() else ()
-    states = StatusReader(trials, before).read()
+    trials = [state.trial for state in states]
     out.print(_counts(states))
     seeds = sorted({trial.recipe.seed for trial in trials})
     number = count_states(states)
@@ -227,12 +224,8 @@ def show_plan(
     )
     for sentence in settings_in_words(trials, suite, overrides):
         out.print(sentence, markup=False, highlight=False)
-    left = estimate_seconds_left(states, jobs)
-    if left is None:
-        out.print("no trial like these is finished there yet: how long it takes is not known", highlight=False)
-    elif left:
-        at_a_time = f" with {jobs} at a time" if jobs else ""
-        out.print(f"about {duration(left)}{at_a_time}, going by those that are finished", highlight=False)
+    if time:
+        out.print(time, markup=False, highlight=False)
 
 
 def settings_in_words(trials: "Sequence[Trial]", suite: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:

@@ -78,10 +78,14 @@ class SequentialSampler:
         return [draws[start : start + self.batch_size] for start in range(0, len(draws), self.batch_size)]
 
 
+PICTURE_MEMORY = 1 << 30
+"""Bytes of decoded pictures that ``PixelSource`` keeps."""
+
+
 class PixelSource:
     """Pixels of any (image, view); decoded pictures are kept in memory, the least recently used are dropped first."""
 
-    def __init__(self, samples: Sequence[Sample], view: View, memory: int = 1 << 30) -> None:
+    def __init__(self, samples: Sequence[Sample], view: View, memory: int = PICTURE_MEMORY) -> None:
         """Keep up to ``memory`` bytes of decoded pictures."""
         self.samples, self.view, self.memory = samples, view, memory
         self._pictures: OrderedDict[int, Image.Image] = OrderedDict()
@@ -106,14 +110,15 @@ class PixelSource:
         with self._lock:
             if index not in self._pictures:
                 self._pictures[index] = picture
-                self._held += _bytes(picture)
+                self._held += picture_bytes(picture)
             while self._held > self.memory:
-                self._held -= _bytes(self._pictures.popitem(last=False)[1])
+                self._held -= picture_bytes(self._pictures.popitem(last=False)[1])
         return picture
 
 
-def _bytes(picture: Image.Image) -> int:
-    return picture.width * picture.height * 4  # Pillow keeps RGB in 4 bytes a pixel
+def picture_bytes(picture: Image.Image) -> int:
+    """Return the memory of a decoded picture: Pillow keeps RGB in 4 bytes per pixel."""
+    return picture.width * picture.height * 4
 
 
 class SampleBatches:

@@ -151,11 +151,16 @@ class FeatureBank:
     def missing(self, samples: Sequence[Sample], view: View, views: int = 1, *, projected: bool = True) -> int:
         """Count the features that are not kept yet and would have to be computed.
 
+        Where the bank has none of this view, no image is read, and equal images are counted more than once.
+
         Raises:
             UnreadableImage: an image cannot be used.
         """
+        known = self._space(view, projected).known()
+        if not known:
+            return len(samples) * views
         keys = {_key(digest, number) for digest in _digests(samples) for number in range(views)}
-        return len(keys - self._space(view, projected).known())
+        return len(keys - known)
 
     def _space(self, view: View, projected: bool = True) -> "_Space":
         identity = (

@@ -113,7 +113,7 @@ def build_splits(recipe: Recipe) -> Drawn:
         return recipe.protocol_in_use.draw(datasets, recipe.draw_settings)
 
     whole_train = recipe.mao.pool == "train"
-    return draw_readable(draw, _load_datasets(recipe), strict=recipe.data.strict, whole_train=whole_train)
+    return draw_readable(draw, load_datasets(recipe), strict=recipe.data.strict, whole_train=whole_train)
 
 
 def redraw_splits(recipe: Recipe, skipped: Collection[str]) -> Splits:
@@ -124,7 +124,7 @@ def redraw_splits(recipe: Recipe, skipped: Collection[str]) -> Splits:
     Raises:
         ValueError: no such data, or it does not fit the protocol.
     """
-    datasets = _load_datasets(recipe)
+    datasets = load_datasets(recipe)
     if names := {*skipped}:
         own = recipe.data.own_paths
         known = [
@@ -138,7 +138,7 @@ def redraw_splits(recipe: Recipe, skipped: Collection[str]) -> Splits:
     return recipe.protocol_in_use.draw(datasets, recipe.draw_settings)
 
 
-def _load_datasets(recipe: Recipe) -> list[Dataset]:
+def load_datasets(recipe: Recipe) -> list[Dataset]:
     """Load the data set of a recipe, then the targets, where its protocol takes any."""
     data, protocol = recipe.data, recipe.protocol_in_use
     if data.unlabelled is not None and not protocol.takes_unlabelled:

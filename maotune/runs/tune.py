@@ -20,7 +20,7 @@ from maotune.protocols.protocol import Splits
 from maotune.recipe.paper import Departures, departures, in_words
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
-from maotune.runs.estimate import estimate, uses_pool
+from maotune.runs.estimate import CostMeter, uses_pool
 from maotune.runs.events import Callback, RunPlan
 from maotune.runs.fingerprint import DataRecord, record_data
 from maotune.runs.folder import check_data, hold, identity, keep_recipe
@@ -213,7 +213,7 @@ def _run_plan(
         candidates=candidates,
         parameters=_parameters(learner),
         remarks=drawn.remarks,
-        estimate=estimate(pipeline, learner, stages, splits),
+        estimate=CostMeter().estimate(pipeline, learner, stages, splits),
     )
 
 

@@ -45,6 +45,8 @@ class LocalEngine(Engine):
 
     def __init__(self, jobs: int | None = None, devices: Sequence[str] = ()) -> None:
         self.jobs: int = jobs or len(devices) or default_jobs()
+        self.threads = max(1, cores() // self.jobs)
+        """Threads of each process, unless OMP_NUM_THREADS says otherwise."""
         self.devices = tuple(devices)
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(["maotune.sweep.trial", CLIP_MODEL])
@@ -52,11 +54,10 @@ class LocalEngine(Engine):
 
     def start(self, folders: Sequence[Path]) -> None:
         """See ``Engine``."""
-        threads = max(1, cores() // self.jobs)
         for folder in folders:
             taken = Counter(running.device for running in self._running.values())
             device = min(self.devices, key=lambda name: taken[name], default=None)
-            process = self._fork((folder, WorkerEnvironment.current(), threads, device))
+            process = self._fork((folder, WorkerEnvironment.current(), self.threads, device))
             self._running[process.sentinel] = _Running(process, folder, device)
 
     def _fork(self, arguments: tuple[Path, WorkerEnvironment, int, str | None], tries: int = 5) -> ForkServerProcess:

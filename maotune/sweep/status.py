@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -13,8 +13,9 @@ from maotune.files import is_locked, read_json
 from maotune.mao.methods import ZEROSHOT
 from maotune.recipe import Recipe
 from maotune.runs.folder import LOCK
+from maotune.runs.forecast import forecast
 from maotune.runs.result import Result
-from maotune.sweep.manifest import Trial
+from maotune.sweep.manifest import MANIFEST, Sweep, Trial
 from maotune.sweep.trial import PROGRESS, failure_reason
 from maotune.train.session import CheckpointError
 
@@ -107,6 +108,24 @@ class StatusReader:
         if reason is not None:
             return TrialState(trial, "failed", reason=reason)
         return TrialState(trial, "waiting", seconds_left=expected)
+
+
+def planned_states(trials: Sequence[Trial], folder: Path) -> list[TrialState]:
+    """Return the states of trials before they are planned; finished ones in ``folder`` tell how long they take."""
+    before = Sweep.read(folder).trials if (folder / MANIFEST).exists() else ()
+    return StatusReader(trials, before).read()
+
+
+def forecast_states(states: Sequence[TrialState], threads: int | None = None) -> list[TrialState]:
+    """Return the states with the durations of waiting trials as measured now (``forecast``), with ``threads`` each.
+
+    Raises:
+        ValueError: a model, data set or learner cannot be built; the message says why.
+    """
+    waiting = [state.trial for state in states if state.state == "waiting"]
+    costs = forecast([trial.recipe for trial in waiting], threads)
+    seconds = {trial.folder: cost.seconds for trial, cost in zip(waiting, costs, strict=True)}
+    return [replace(state, seconds_left=seconds.get(state.trial.folder, state.seconds_left)) for state in states]
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
