@@ -69,7 +69,7 @@ def one_size(count: int) -> None:
     learner = CoOp(clip, names_of(count), context_length=4)
     labels = torch.arange(count).repeat_interleave(2)
     table = nearest_classes(*[torch.randn(count, 16)] * 2, 32)
-    sampler = HardNegativeSampler(labels, table, b=4, k=8, views=1, seed=0)
+    sampler = HardNegativeSampler(labels, table, b=4, k=8, views=1, seed=0, fill="distinct")
     batches = SampleBatches(samples(labels.tolist()), labels, sampler, features=torch.randn(2 * count, 1, 512))
     seconds, before = [], peak()
     for batch in islice(batches.epoch(0), 8):
@@ -118,7 +118,7 @@ def whole_run() -> None:
     )
     learner = CoOp(clip, FLOWERS, context_length=4)
     begin = time.process_time()
-    history = fit(learner, build_stages("mao", task, MaoSettings()), FitSettings())
+    history = fit(learner, build_stages("mao", task, MaoSettings(fill="distinct")), FitSettings())
     for stage in history.stages:
         print(f"{stage.name:5} {stage.updates:5} updates  {stage.images:6} images  {stage.seconds:7.1f} s", flush=True)
     print(f"in all {time.process_time() - begin:.1f} processor seconds")
