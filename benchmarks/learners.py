@@ -368,7 +368,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ("steps", "straightforward", "bf16", "inference")
     parser.add_argument("part", choices=(*parts, "all"))
-    every = [*LEARNERS, "coop+dept"]
+    every = [*(name for name, learner in LEARNERS.items() if learner.tunes_prompts), "coop+dept"]
     parser.add_argument("--learners", nargs="+", choices=every, default=every)
     parser.add_argument("--steps", type=int, default=2, help="measured ones, after one to warm up")
     parser.add_argument("--results", type=Path, help="JSON file of rows, read first and added to")

@@ -7,6 +7,14 @@ from maotune.mao.methods import ZEROSHOT
 
 TWO_PROMPTS, ONE_SET = "two-prompts", "one-set"
 METHODS = {ZEROSHOT: "zero-shot", "mao": "MAO", TWO_PROMPTS: "two prompts", ONE_SET: "one set"}
+HYPHENATED = {
+    "lp++": "LP++",
+    "linear": "linear probe",
+    "clip-adapter": "CLIP-Adapter",
+    "tip-adapter": "Tip-Adapter",
+    "clip-lora": "CLIP-LoRA",
+}
+"""Learners whose names are no class names."""
 EXPLAINED = {
     "plain": "the learner as published",
     "step-matched": "plain tuning with as many updates as MAO",
@@ -19,7 +27,12 @@ EXPLAINED = {
 def learner_name(learner: str) -> str:
     """Return the name of a learner, which a variant may follow: ``coop+dept (x)`` is ``CoOp + DePT (x)``."""
     name, space, rest = (learner or "CLIP").partition(" ")
-    parts = [LEARNERS[part].__name__ if part in LEARNERS else part.replace("dept", "DePT") for part in name.split("+")]
+    alone = name.removesuffix("+dept")
+    parts = [alone, *["dept"] * (alone != name)] if alone in LEARNERS else name.split("+")
+    parts = [
+        HYPHENATED.get(part) or (LEARNERS[part].__name__ if part in LEARNERS else part.replace("dept", "DePT"))
+        for part in parts
+    ]
     return " + ".join(parts) + space + rest
 
 
