@@ -30,7 +30,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 LARGEST_FILE = 1 << 29
 """Bytes of a file that is read as a whole; learned prompts have megabytes."""
 LARGEST_TEXT = 1 << 26
-"""Bytes of a text file: JSON, a table, a list of names."""
+"""Bytes of a text file, such as JSON or a list of names; tables of images may have ``LARGEST_FILE``."""
 LARGEST_HEADER = 1 << 25
 """Bytes of the header of a safetensors file."""
 
@@ -100,13 +100,13 @@ def open_regular(path: Path, largest: int = LARGEST_FILE) -> IO[bytes]:
     return open(path, "rb", opener=partial(_open_regular, largest=largest))
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
     """Return the text of a UTF-8 file.
 
     Raises:
-        ValueError: it is not UTF-8, or not regular, or larger than ``LARGEST_TEXT``. FileNotFoundError: no such file.
+        ValueError: it is not UTF-8, or not regular, or of more than ``largest`` bytes. FileNotFoundError: no such file.
     """
-    with open_regular(path, LARGEST_TEXT) as file:
+    with open_regular(path, largest) as file:
         try:
             return file.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:

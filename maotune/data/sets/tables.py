@@ -12,7 +12,7 @@ from maotune.data.images.decode import ImageFile
 from maotune.data.sets.dataset import Dataset
 from maotune.data.sets.labels import Splits, files_of, labelled_dataset, number_labels, split_by_shares, split_of
 from maotune.data.sets.walk import FolderWalk, relative
-from maotune.files import parse_json, read_text
+from maotune.files import LARGEST_FILE, parse_json, read_text
 
 Labelled = tuple[Path, str]
 
@@ -153,7 +153,7 @@ def read_split_json(path: Path, root: Path | None = None) -> Dataset:
 
 def split_items(path: Path, root: Path | None = None) -> Splits:
     """Read the images of CoOp's split file; see ``read_split_json``."""
-    content = parse_json(read_text(path), path)
+    content = parse_json(read_text(path, LARGEST_FILE), path)
     if not isinstance(content, dict) or "train" not in content or set(content) - {"train", "val", "test"}:
         raise ValueError(f'{path}: expected {{"train": [...], "val": [...], "test": [...]}}')
     splits: Splits = {}
@@ -180,7 +180,7 @@ def split_items(path: Path, root: Path | None = None) -> Splits:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line numbers and columns, as text, of a CSV, TSV or JSON lines file."""
-    text = read_text(path)
+    text = read_text(path, LARGEST_FILE)
     if path.suffix.lower() in _LINES:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
