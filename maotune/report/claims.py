@@ -164,9 +164,9 @@ def claims_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str]
 
 
 def _by_verdict(claims: Sequence[Claim]) -> list[str]:
-    """Write a sentence per verdict with all claims."""
+    """Write a sentence per verdict with its claims; the tables have those that no run speaks of, too."""
     groups: dict[str, dict[str, list[str]]] = {words: {} for words in VERDICTS.values()}
-    for claim in claims:
+    for claim in (claim for claim in claims if claim.verdict not in (None, "unknown")):
         text = f"{claim.text} ({'control, ' * claim.control}{claim.source}"
         groups[VERDICTS[claim.verdict]].setdefault(text, []).append(learner_name(claim.learner))
     return [

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from maotune.experiments.catalog import EXPERIMENTS, plan_runs
-from maotune.report.claims import COSTS, judge_claims, read_claims
+from maotune.report.claims import COSTS, claims_report, judge_claims, read_claims
 from maotune.report.frame import CONTROLS, ExperimentRuns
 from tests.report.test_sentences import run
 
@@ -65,3 +65,15 @@ def test_costs_are_ratios() -> None:
     slow, same = claims["hardly more time of tuning"], claims["hardly more updates"]
     assert (slow.ratio, slow.verdict) == (1.25, "lower")
     assert (same.ratio, same.verdict) == (1.0, "higher")
+
+
+def test_the_page_says_what_held_and_leaves_out_what_no_run_speaks_of() -> None:
+    values = {"plain": 60.0, "mao": 70.0}
+    runs = [run(name, method, value + 0.1 * n) for method, value in values.items() for n, name in enumerate("abcd")]
+    report = claims_report([ExperimentRuns("base-to-new", runs)], (), "x")
+    assert report.answer == "Of 41 claims of the paper: 3 held; 38 without runs."
+    (held,) = report.evidence
+    assert held.startswith("Held: MAO raises H (Table 1: CoOp); MAO raises base accuracy (Table 1: CoOp)")
+    assert "H is above two prompts without MAO (control, Table 1: CoOp)" in held
+    shown = [labels for table in report.tables[:2] for labels, _ in table.rows]
+    assert len(shown) == len(read_claims()), "the tables have all claims"
