@@ -16,7 +16,7 @@ from tests.report import invented_runs
 from tests.toys import paint
 
 HOSTILE = ("<img src=x onerror=alert(1)>", 'R&D "50%" $x_1$ #2 | {y}', "rain\\*", "~snow^")
-RIGHT = {"zeroshot": 0.0, "plain": 1.0, "step-matched": 0.7, "base": 0.8, "new": 0.75}
+RIGHT = {"zeroshot": 0.0, "plain": 0.85, "step-matched": 0.7, "base": 0.6, "new": 0.6}
 
 
 class Reported(NamedTuple):

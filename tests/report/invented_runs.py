@@ -44,7 +44,9 @@ def finish(trial: Trial, quality: Quality) -> None:
     """Write what a run would have written."""
     recipe = trial.recipe
     splits = build_splits(recipe).splits
-    random = np.random.default_rng(zlib.crc32(recipe.slug.encode()))
+    # Not by the recipe, whose hash changes with its folder and with every new setting.
+    place = (splits.name, trial.variant, recipe.title, recipe.method, recipe.seed)
+    random = np.random.default_rng(zlib.crc32(repr(place).encode()))
     names = STAGES.get(recipe.method, (recipe.method,))
     names = names if splits.new_stage else names[:1]
     scored = {
