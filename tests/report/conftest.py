@@ -55,8 +55,6 @@ def hostile(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         sweep = invented_runs.sweep(
             tmp_path_factory.mktemp("runs") / "hostile", "base-to-new", planned, right, unfinished=2
         )
-        (sweep.trials[-2].folder / "error.txt").write_text(
-            "Traceback ...\nValueError: <b>no</b> luck\n", encoding="utf-8"
-        )
+        (sweep.trials[-2].folder / "error.txt").write_text("Traceback ...\nValueError: <b>no luck\n", encoding="utf-8")
         experiments = read_experiments(sweep)
         yield Reported(sweep, experiments, build_report(experiments, sweep.commands, "hostile"))
