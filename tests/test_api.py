@@ -3,6 +3,7 @@
 import shutil
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,39 @@ def test_prompts_of_another_clip_are_refused(run: maotune.Run) -> None:
         maotune.load("mine", clip=toy_clip(seed=1))
     assert toy_clip().fingerprint[:12] in str(refused.value)
     assert toy_clip(seed=1).fingerprint[:12] in str(refused.value)
+
+
+def test_data_that_are_not_here_must_be_named(
+    run: maotune.Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run.evaluate("photos", split="val")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"data that are not here, seen from .*: name where they are now: photos \(--data"
+    ):
+        run.evaluate("photos", split="val")
+    assert run.evaluate(place / "photos", split="val") == expected
+
+
+def test_damaged_weights_are_suspected_and_not_all_images_named(run: maotune.Run) -> None:
+    clip = toy_clip.__wrapped__()
+    clip.model.visual_projection.weight.data[3, 2] = float("nan")
+    damaged = maotune.Run(run.recipe, clip, run.stages, run.result)
+    with pytest.raises(
+        ArithmeticError, match=r"for all 8 images of a batch: the weights of the CLIP or the prompts are"
+    ):
+        damaged.predict("heap")
+    stages = {
+        name: replace(stage, tensors={k: t * float("nan") for k, t in stage.tensors.items()})
+        for name, stage in run.stages.items()
+    }
+    with pytest.raises(CheckpointError, match="the saved prompts are damaged"):
+        maotune.Run(run.recipe, toy_clip(), stages, run.result).predict("heap", prompts="base")
+
+
+def test_the_mean_over_classes_is_recorded(run: maotune.Run) -> None:
+    assert set(run.result.mean_per_class) == {"val", "test"}
+    assert run.result.mean_per_class["val"] == pytest.approx(run.result.scores["val"]), "as many images of each class"
 
 
 def test_what_is_no_run_is_refused(run: maotune.Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: parse, call, print, exit code. Nothing here imports torch before a command needs it."""
 
+import io
 import shlex
 import sys
 from pathlib import Path
@@ -77,6 +78,10 @@ def call(arguments: list[str]) -> int:
 
 
 def _call(arguments: list[str], as_json: bool) -> int:
+    for before, argument in zip(["maotune", *arguments], arguments, strict=False):
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            message = f"{argument.strip() or before} is followed by nothing: is a shell variable unset? Give a value"
+            return _failed(message, 2, as_json)
     try:
         code = app(join_values(arguments), standalone_mode=False, obj=arguments)
         if code == INTERRUPTED:
@@ -116,4 +121,7 @@ def _failed(message: str, code: int, as_json: bool, shown: bool = False) -> int:
 
 def main() -> None:
     """The ``maotune`` command: exit code 0, 1 for a failure, 2 for a usage error, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the code page cannot write does not end the command
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(call(sys.argv[1:]))

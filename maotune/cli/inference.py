@@ -75,7 +75,7 @@ PromptsOf = Annotated[str, typer.Option(help="A stage's (base, new, plain), zero
 
 @app.command()
 def evaluate(
-    run: RunPath,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The folder of a run, or its prompts.safetensors.")],
     data: Annotated[str | None, typer.Option(help="A data set to score on; default: the run's own result.")] = None,
     prompts: PromptsOf = "auto",
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
@@ -85,6 +85,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score tuned prompts, on the data set of the run or on another one, over all of its classes."""
+    from maotune.recipe import RecipeError
+
+    run = runs[0]
+    if len(runs) > 1:
+        raise RecipeError(f"several runs were given, {', '.join(map(str, runs))}: name one of them")
     loaded = _load(run, clip)
     if data is None and prompts == "auto" and split == "test":
         show_results([loaded.result], as_json, [run])
@@ -112,15 +117,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify images with tuned prompts, among the classes tuned on or any others."""
-    names = None
-    if classes is not None:
-        from maotune.data.sets.class_names import read_class_names
-
-        given = [name.strip() for name in classes.split(",") if name.strip()]
-        names = [*read_class_names(Path(classes)).values()] if Path(classes).is_file() else given
     loaded = _load(run, clip)
     with progress() as listen:
-        predictions = loaded.predict(images, names, top_k=top_k, prompts=prompts, strict=strict, callback=listen)
+        predictions = loaded.predict(images, classes, top_k=top_k, prompts=prompts, strict=strict, callback=listen)
     if as_json:
         print_json(
             {

@@ -56,6 +56,12 @@ def show_results(
                 markup=False,
                 highlight=False,
             )
+    for result in results:
+        means = {name: mean for name, mean in result.mean_per_class.items() if round(mean - result.scores[name], 2)}
+        if means:
+            title = f"{result.dataset}, {result.learner} {result.method}, seed {result.seed}"
+            values = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+            out.print(printable(f"{title}: mean over the classes: {values}"), markup=False, highlight=False)
     for sentence in verdicts(scores):
         out.print(sentence, markup=False, highlight=False)
     for sentence in dict.fromkeys(_recipe_in_words(result) for result in results if result.protocol != "adapt"):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from maotune.contract import AbstractLearner
 from maotune.data.sets.catalog import names
@@ -105,6 +105,13 @@ class DataSettings(Settings):
     def own_paths(self) -> list[str | Path]:
         """The folders and files that hold the images."""
         return [path for path in (self.source, self.root, self.unlabelled, *(self.targets or ())) if path]
+
+    @field_validator("source", "root", "classes", "unlabelled", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():  # as a path it would be the working directory
+            raise ValueError("is empty: give a path, or leave it out")
+        return value
 
 
 class Recipe(Settings):

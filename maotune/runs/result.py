@@ -66,6 +66,8 @@ class Result:
     """Wall time of the process that finished the run; seconds of stages count all processes."""
     environment: dict[str, Any]
     recipe: dict[str, Any]
+    mean_per_class: dict[str, float] = field(default_factory=dict)
+    """Test -> mean of the accuracies of its classes, beside that over images in ``scores``. Older versions: none."""
     departures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings that are not the paper's: dotted key -> value ``here`` and in the ``paper``. Older versions: none."""
     remarks: list[str] = field(default_factory=list)

@@ -291,6 +291,7 @@ def _result(
         shots=recipe.data.shots,
         scores=protocol.means(splits, {name: accuracies[chosen[name]][name] for name in splits.tests}),
         scored_with=chosen,
+        mean_per_class={name: evaluations[chosen[name]][name].mean_per_class for name in splits.tests},
         zeroshot=protocol.means(splits, accuracies[ZEROSHOT]),
         stages=stages,
         pseudo_labels=labels.report(splits.unlabelled.true_labels) if labels and splits.unlabelled else None,

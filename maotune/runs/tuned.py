@@ -1,19 +1,17 @@
 """A finished run: its tuned prompts at work, and the file that holds all there is to deploy."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import glob
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
-from maotune.data.images.decode import ImageFile, MemoryImage
 from maotune.data.images.scan import scan_images
-from maotune.data.images.shards import SHARD
-from maotune.data.sets.catalog import load_dataset, load_unlabelled
+from maotune.data.sets.catalog import load_dataset, names
 from maotune.data.sets.dataset import Sample, Skipped, UnreadableImage, list_skipped
+from maotune.data.sets.hub import PREFIX
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
@@ -22,13 +20,12 @@ from maotune.recipe.schema import Recipe, choose
 from maotune.runs.build import build_clip, build_learner
 from maotune.runs.events import Callback, Progress
 from maotune.runs.folder import recorded_recipe
+from maotune.runs.given import ClassNames, Images, class_names_of, is_there, samples_of
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
 from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
 from maotune.train.evaluate import Prediction, predict
 from maotune.train.session import CheckpointError, restore_prompts, save_prompts
-
-Images = str | Path | Image.Image | Iterable[str | Path | Image.Image]
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,11 @@ class Run:
         """The classes to predict among by default: those of labelled images; in the protocol adapt, all."""
         return PROTOCOLS[self.result.protocol].known_classes(self._tuned_classes)
 
-    def learner(self, classes: Sequence[str] | None = None, prompts: str = "auto") -> AbstractLearner:
+    def learner(self, classes: ClassNames | None = None, prompts: str = "auto") -> AbstractLearner:
         """Return the tuned learner, bound to ``classes`` (default: those tuned on).
 
         Args:
-            classes: any names, also ones never tuned on.
+            classes: any names, also ones never tuned on; or one text: the path of a class names file, or ``a,b,c``.
             prompts: a stage of ``stages``, ``zeroshot``, or ``auto``: in the protocol adapt those that scored best on
                 validation images; in base-to-new those of the first stage where all of ``classes`` were tuned on there,
                 else, as in the other protocols, those of the last.
@@ -84,7 +81,7 @@ class Run:
         Raises:
             RecipeError: no such prompts. ValueError: a class name that does not fit.
         """
-        classes = tuple(classes) if classes is not None else self.known_classes
+        classes = class_names_of(classes) if classes is not None else self.known_classes
         name = self._prompts_for(classes) if prompts == "auto" else choose("prompts", prompts, [*self.stages, ZEROSHOT])
         if name == ZEROSHOT:
             return ZeroShot(self.clip, classes, templates=tuple(self.result.templates))
@@ -98,7 +95,7 @@ class Run:
     def predict(
         self,
         images: Images,
-        classes: Sequence[str] | None = None,
+        classes: ClassNames | None = None,
         *,
         top_k: int = 1,
         prompts: str = "auto",
@@ -110,7 +107,8 @@ class Run:
         The class names are encoded once per call: give many images at a time.
 
         Args:
-            images: paths of files, folders and tar shards, Pillow images, or a mixture of them.
+            images: paths of files, folders, patterns and tar shards, Pillow images, NumPy arrays (H, W, 3) of uint8,
+                bytes of image files, or a mixture of them.
             classes: as in ``learner``.
             top_k: classes per image.
             prompts: as in ``learner``.
@@ -121,10 +119,10 @@ class Run:
             ValueError: no image can be read, or ``classes`` and ``prompts`` do not fit.
             UnreadableImage: an image cannot be read, if ``strict``.
         """
-        classes = tuple(classes) if classes is not None else self.known_classes
+        classes = class_names_of(classes) if classes is not None else self.known_classes
         name = self._prompts_for(classes) if prompts == "auto" else prompts
         learner = self.learner(classes, name)
-        samples, left_out = _samples(images)
+        samples, left_out = samples_of(images)
         if strict and left_out:
             raise UnreadableImage(f"left out, and strict is set: {list_skipped(left_out)}", left_out[0].kind)
         readable = scan_images(samples, strict, lambda done, total: callback(Progress("reading", done, total)))
@@ -159,8 +157,9 @@ class Run:
             ValueError: no such data set, or no image in that split.
         """
         data = self.recipe.data
-        if str(source) == data.source:
+        if str(source) == data.source or Path(source).resolve() == Path(data.source).resolve():
             root, classes = root or data.root, classes or data.classes
+            self._check_there(source, root, classes)
         dataset = load_dataset(
             source, Path(root) if root else None, Path(classes) if classes else None, as_words=data.as_words
         )
@@ -189,6 +188,19 @@ class Run:
         save_prompts(path, tensors, metadata)
         return path
 
+    def _check_there(self, source: str | Path, root: str | Path | None, classes: str | Path | None) -> None:
+        """Say what to name where the data of the run are not where they were, seen from here."""
+        places = [Path(root or "") / source, Path(source)]
+        known = str(source) in names() or str(source).startswith(PREFIX)
+        missing = [] if known or any(is_there(place) for place in places) else [f"{source} (--data, source=...)"]
+        if classes is not None and not is_there(Path(classes)):
+            missing.append(f"{classes} (--classes, classes=...)")
+        if missing:
+            raise ValueError(
+                f"the run was tuned on data that are not here, seen from {Path.cwd()}: name where they are now: "
+                f"{', '.join(missing)}"
+            )
+
     @property
     def _tuned_classes(self) -> list[tuple[str, ...]]:
         return [stage.classes for stage in self.stages.values()]
@@ -211,7 +223,7 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None, a
         CheckpointError: no such file, parts of it are missing or wrong, or its prompts belong to another CLIP.
         FileNotFoundError: the CLIP is not here, and was not downloaded.
     """
-    path, folder = Path(path), Path(path)
+    path = folder = _one_run(Path(path))
     if path.is_dir():
         path = path / PROMPTS
         if not path.exists():
@@ -240,25 +252,23 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None, a
     return Run(recipe, clip, saved.stages, saved.result)
 
 
+def _one_run(path: Path) -> Path:
+    """Return a path, or the only run that a pattern matches, where no shell has replaced it.
+
+    Raises:
+        CheckpointError: it matches none, or several.
+    """
+    if is_there(path) or not glob.has_magic(str(path)):
+        return path
+    runs = [
+        match for match in sorted(glob.glob(str(path))) if (Path(match) / PROMPTS).exists() or Path(match).is_file()
+    ]
+    if len(runs) != 1:
+        raise CheckpointError(f"{path} matches {', '.join(runs) or 'no finished run'}: name one run")
+    return Path(runs[0])
+
+
 def open_run(folder: str) -> tuple[FrozenCLIP, AbstractLearner]:
     """Return the CLIP of a finished run, and its learner with the tuned prompts: a teacher for other learners."""
     run = load_run(folder)
     return run.clip, run.learner()
-
-
-def _samples(images: Images) -> tuple[list[Sample], list[Skipped]]:
-    """Return the images, and what was left out of folders."""
-    if isinstance(images, str | Path | Image.Image):
-        images = [images]
-    samples: list[Sample] = []
-    left_out: list[Skipped] = []
-    for number, image in enumerate(images):
-        if isinstance(image, Image.Image):
-            samples.append(Sample(MemoryImage(image, f"image {number}"), -1))
-        elif Path(image).is_dir() or Path(image).suffix.lower() == SHARD:
-            pool = load_unlabelled(Path(image), list_left_out=False)
-            samples += pool.unlabelled
-            left_out += (item for item in pool.skipped if item.kind != "not a picture")  # texts beside the images
-        else:
-            samples.append(Sample(ImageFile(Path(image)), -1))
-    return samples, left_out

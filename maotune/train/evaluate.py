@@ -1,5 +1,6 @@
 """Score learners: accuracy on labelled images, predictions for unlabelled ones."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,12 @@ class Evaluation:
     def accuracy(self) -> float:
         """Share of correct images (CoOp's measure), not the mean over classes."""
         return 100.0 * int((self.predictions == self.labels).sum()) / len(self)
+
+    @property
+    def mean_per_class(self) -> float:
+        """Mean of the accuracies of the classes that have images, as Caltech101, Pets and Flowers report it."""
+        by_class = [value for value in self.per_class.values() if not math.isnan(value)]
+        return sum(by_class) / len(by_class)
 
     @property
     def per_class(self) -> dict[str, float]:
@@ -136,15 +143,25 @@ def _scores(
             image = learner.image_features(batch)
             logits = score(image)
             if not bool(torch.isfinite(logits).all()):
-                raise ArithmeticError(
-                    f"scores are not finite for {', '.join(batch.names) or 'a batch'}: "
-                    "the prompts contain infinite numbers, or the range of fp16 is too small (try bf16 or fp32)"
-                )
+                raise ArithmeticError(_not_finite(batch.names, torch.isfinite(logits).all(dim=1).tolist()))
             yield batch, image, logits
             done += len(batch)
             on_batch(done)
     if not done:
         raise ValueError("there is no image to score: give at least one")
+
+
+def _not_finite(names: Sequence[str], finite: Sequence[bool]) -> str:
+    """Say for which images of a batch scores are not finite, and what is to be suspected, the likeliest first."""
+    bad = [name for name, fine in zip(names, finite, strict=False) if not fine]
+    weights = (
+        "the weights of the CLIP or the prompts are damaged (load or download them again), or the range of fp16 is too "
+        "small (try bf16 or fp32)"
+    )
+    if not any(finite) or not bad:
+        return f"scores are not finite for all {len(finite)} images of a batch: {weights}"
+    some = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+    return f"scores are not finite for {len(bad)} of {len(finite)} images of a batch: {weights}, or look at {some}"
 
 
 def _highest(learner: AbstractLearner, classes: Sequence[str], images: Sequence[Tensor]) -> Tensor:

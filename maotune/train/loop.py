@@ -80,8 +80,9 @@ class TrainingDiverged(ArithmeticError):
         terms = ", ".join(f"{name} {value:.4g}" for name, value in position.losses.items())
         super().__init__(
             f"{quantity} is not finite in stage {self.stage!r}, epoch {self.epoch + 1}, batch {self.step} (learning "
-            f"rate {position.lr:.3g}; {terms}). Images of the batch: {', '.join(names) or 'not named'}. "
-            "Try a lower learning rate, bf16 or fp32 instead of fp16, or look at these images"
+            f"rate {position.lr:.3g}; {terms}). In the first batch, suspect the weights of the CLIP: load or download "
+            "them again. Else try a lower learning rate, or bf16 or fp32 instead of fp16, or look at the images of the "
+            f"batch: {', '.join(names[:3]) or 'not named'}{f' and {len(names) - 3} more' if names[3:] else ''}"
         )
 
 

@@ -83,6 +83,8 @@ def restore_prompts(
         for name, value in own.items()
         if name in tensors and tensors[name].dtype != value.dtype and name not in learner.varying
     ]
+    if damaged := [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]:
+        raise CheckpointError(f"the saved prompts are damaged: {', '.join(damaged)} hold numbers that are not finite")
     if problems:
         raise CheckpointError(
             f"the saved prompts do not fit this {type(learner).__name__}: {'; '.join(problems)}. "

@@ -46,6 +46,8 @@ def test_accuracy_counts_images_not_classes(learner):
     per_class = result.per_class
     assert (per_class["ant"], per_class["bee"], per_class["dog"]) == (100, 100, 0)
     assert math.isnan(per_class["eel"])
+    seen = [value for value in per_class.values() if not math.isnan(value)]
+    assert result.mean_per_class == pytest.approx(sum(seen) / len(seen)) != result.accuracy
     assert result.confusion.sum() == 5
     assert result.confusion[3, 2] == 1
     assert result.confusion.shape == (5, 5)

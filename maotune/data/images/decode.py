@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import io
 import os
 import stat
 import time
@@ -257,6 +258,26 @@ class MemoryImage:
         """Return the hex SHA-256 of size and RGB pixels."""
         picture = self.read()
         return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """The bytes of an image file in memory, from the caller of the library."""
+
+    content: bytes
+    name: str
+
+    def read(self) -> Image.Image:
+        """Decode the upright RGB picture.
+
+        Raises:
+            UnreadableImage: see ``upright_rgb``.
+        """
+        return upright_rgb(io.BytesIO(self.content), self.name)
+
+    def digest(self) -> str:
+        """Return the hex SHA-256 of the bytes."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def file_version(status: os.stat_result) -> tuple[int, ...]:

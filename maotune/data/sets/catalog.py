@@ -64,6 +64,8 @@ def load_dataset(
         ValueError: no such data set (with the nearest names), or it cannot be understood.
     """
     name = str(source)
+    if not name.strip():
+        raise ValueError("the name of the data set is empty (is a shell variable unset?): give a name or a path")
     if name in names():
         if classes is not None:
             raise ValueError(f"{name} has class names of its own; a class names file goes with your own images")
