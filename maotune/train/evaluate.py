@@ -158,10 +158,11 @@ def _not_finite(names: Sequence[str], finite: Sequence[bool]) -> str:
         "the weights of the CLIP or the prompts are damaged (load or download them again), or the range of fp16 is too "
         "small (try bf16 or fp32)"
     )
-    if not any(finite) or not bad:
-        return f"scores are not finite for all {len(finite)} images of a batch: {weights}"
     some = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-    return f"scores are not finite for {len(bad)} of {len(finite)} images of a batch: {weights}, or look at {some}"
+    of = "all" if not any(finite) else f"{len(finite) - sum(finite)} of"
+    return (
+        f"scores are not finite for {of} {len(finite)} images of a batch: {weights}. The images: {some or 'not named'}"
+    )
 
 
 def _highest(learner: AbstractLearner, classes: Sequence[str], images: Sequence[Tensor]) -> Tensor:
