@@ -134,9 +134,7 @@ def test_damaged_weights_are_suspected_and_not_all_images_named(run: maotune.Run
     clip = toy_clip.__wrapped__()
     clip.model.visual_projection.weight.data[3, 2] = float("nan")
     damaged = maotune.Run(run.recipe, clip, run.stages, run.result)
-    with pytest.raises(
-        ArithmeticError, match=r"for all 8 images of a batch: the weights of the CLIP .* and 5 more$"
-    ):
+    with pytest.raises(ArithmeticError, match=r"for all 8 images of a batch: the weights of the CLIP .* and 5 more$"):
         damaged.predict("heap")
     stages = {
         name: replace(stage, tensors={k: t * float("nan") for k, t in stage.tensors.items()})
