@@ -181,11 +181,13 @@ def test_the_settings_of_a_protocol_go_over_a_file_for_another_and_under_one_of_
 
 
 def test_the_targets_of_a_source_are_the_rest_of_its_suite_and_other_looks_at_its_classes(tmp_path: Path) -> None:
-    icons = load_recipe(None, {"data.source": "icons-objects"})
-    assert set(targets_of(icons)) == {*find_suite("icons-11").sets} - {"icons-objects"}
+    places = load_recipe(None, {"data.source": "icons-places"})
+    assert set(targets_of(places)) == {*find_suite("icons-11")} - {"icons-places"}
+    generic = load_recipe(None, {"data.source": "icons-generic"})
+    assert {*targets_of(generic)} == {*find_suite("icons-11"), *find_suite("icons-shifts")} - {"icons-generic"}
     assert targets_of(load_recipe(None, {"data.source": "icons-food", "data.targets": ["a", "b"]})) == ("a", "b")
     root = {"data.root": str(tmp_path)}
-    ten = {*find_suite("coop-11").sets} - {"imagenet"}
+    ten = {*find_suite("coop-11")} - {"imagenet"}
     assert set(targets_of(load_recipe(None, {"data.source": "imagenet", **root}))) == ten
     (tmp_path / "imagenet-rendition").mkdir()
     assert set(targets_of(load_recipe(None, {"data.source": "imagenet", **root}))) == {*ten, "imagenet-r"}
@@ -237,8 +239,8 @@ def test_the_protocol_goes_by_the_data() -> None:
 
 
 def test_the_suite_is_the_eleven_shipped_sets() -> None:
-    assert len(find_suite("icons-11").sets) == 11
-    assert all(name.startswith("icons-") for name in find_suite("icons-11").sets)
+    assert len(find_suite("icons-11")) == 11
+    assert all(name.startswith("icons-") for name in find_suite("icons-11"))
 
 
 @pytest.mark.parametrize("name", [f"vit-b16/{learner}" for learner in LEARNERS])

@@ -92,8 +92,7 @@ def run(
 
     chosen = EXPERIMENTS[choose("experiment", experiment, EXPERIMENTS)]
     choose("engine", engine, ENGINES)
-    chosen_suite = find_suite(suite)
-    sources = _names(data) if data else list(chosen.sets(suite, chosen_suite.sets))
+    sources = _names(data) if data else list(chosen.sets(suite, find_suite(suite)))
     _check_sources(sources, root)
     options: dict[str, Any] = {
         "data.shots": shots,
@@ -104,7 +103,6 @@ def run(
     }
     overrides = {SHORT.get(key, key): value for key, value in map(parse_override, settings or ())}
     overrides |= {key: value for key, value in options.items() if value is not None}
-    defaults = chosen_suite.settings if {*sources} <= {*chosen_suite.sets} else {}  # made for these sets
     planned = plan_runs(
         chosen,
         sources,
@@ -112,7 +110,6 @@ def run(
         methods=_names(methods),
         seeds=_seeds(seeds),
         settings=overrides,
-        defaults=defaults,
     )
     target = folder or Path("runs") / experiment
     if chosen.make_figure is not None:
@@ -124,17 +121,14 @@ def run(
     trials = _trials(planned, target.absolute(), experiment)
     if not trials:
         raise RecipeError(f"nothing to run: {experiment} with these learners and methods has no trial")
-    suite_settings = {
-        key: value for key, value in defaults.items() if any(_has(trial.recipe, key, value) for trial in planned)
-    }
     if dry_run:
-        _show_plan(trials, target, suite_settings, overrides, engine, jobs, as_json)
+        _show_plan(trials, target, overrides, engine, jobs, as_json)
         return
     sweep = Sweep.plan(target, trials, shlex.join(["maotune", *context.obj]) if context.obj else "")
     usable = [trial for trial in trials if trial.folder not in sweep.refused]
     missing = list(dict.fromkeys(trial.folder for trial in usable if not is_finished(trial.folder)))
     say(f"{len(trials)} trials in {target}, {len(missing)} of them to run")
-    for sentence in settings_in_words(trials, suite_settings, overrides):
+    for sentence in settings_in_words(trials, overrides):
         say(sentence)
     failed = {trial.folder: sweep.refused[trial.folder] for trial in trials if trial not in usable}
     if missing:
@@ -251,13 +245,6 @@ def _check_sources(sources: "Sequence[str]", root: Path | None) -> None:
             load_dataset(source, root)  # says what there is, and what is nearest
 
 
-def _has(recipe: Any, key: str, value: Any) -> bool:
-    """Whether a recipe has a setting at that value: a protocol's own override a suite's."""
-    for part in key.split("."):
-        recipe = getattr(recipe, part)
-    return bool(recipe == value)
-
-
 def _asked(pairs: "Sequence[str]") -> dict[str, Any]:
     from maotune.recipe.load import parse_override
 
@@ -296,7 +283,6 @@ def _may_use_gpus(trials: "Sequence[Trial]") -> bool:
 def _show_plan(
     trials: "list[Trial]",
     folder: Path,
-    suite_settings: dict[str, Any],
     overrides: dict[str, Any],
     engine: str,
     jobs: int | None,
@@ -318,11 +304,10 @@ def _show_plan(
             basis = f"how long it takes is not known: {error}"
         left = estimate_seconds_left(states, at_a_time)
     if as_json:
-        settings = {"given": overrides, "suite": suite_settings}
-        print_json({**status_document(states, folder, ()), "seconds_left": left, "settings": settings})
+        print_json({**status_document(states, folder, ()), "seconds_left": left, "settings": overrides})
         return
     at_once = f" with {at_a_time} at a time" if at_a_time else ""
-    show_plan(states, folder, suite_settings, overrides, f"about {duration(left)}{at_once}, {basis}" if left else basis)
+    show_plan(states, folder, overrides, f"about {duration(left)}{at_once}, {basis}" if left else basis)
 
 
 def _say_failed(failed: dict[Path, str], count: int) -> None:

@@ -36,7 +36,7 @@ def zeroshot(
     from maotune.runs.zeroshot import score_zeroshot
 
     choose("split", split, ("train", "val", "test"))
-    sources = data.split(",") if data else find_suite(suite).sets
+    sources = data.split(",") if data else find_suite(suite)
     given = {"templates": templates, "clip.source": clip, "data.root": root}
     given |= {"clip.activation": activation} if activation else {}
     recipes = [load_recipe(None, {**given, "data.source": source}) for source in sources]

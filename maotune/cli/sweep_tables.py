@@ -208,9 +208,7 @@ def status_document(states: "Sequence[TrialState]", folder: Path, commands: Sequ
     }
 
 
-def show_plan(
-    states: "Sequence[TrialState]", folder: Path, suite: Mapping[str, Any], overrides: Mapping[str, Any], time: str
-) -> None:
+def show_plan(states: "Sequence[TrialState]", folder: Path, overrides: Mapping[str, Any], time: str) -> None:
     """Print what a sweep would run: number of trials, settings, estimated time."""
     from maotune.sweep.status import count_states
 
@@ -222,32 +220,22 @@ def show_plan(
     out.print(
         f"{print_line}: {number['finished']} finished, {len(states) - number['finished']} to run", highlight=False
     )
-    for sentence in settings_in_words(trials, suite, overrides):
+    for sentence in settings_in_words(trials, overrides):
         out.print(sentence, markup=False, highlight=False)
     if time:
         out.print(time, markup=False, highlight=False)
 
 
-def settings_in_words(trials: "Sequence[Trial]", suite: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
+def settings_in_words(trials: "Sequence[Trial]", overrides: Mapping[str, Any]) -> list[str]:
     """Say which recipes are run, where all trials depart from them and from the paper, and why."""
     from maotune.recipe.paper import departures, in_words
 
-    suite_settings = {key: value for key, value in suite.items() if key not in overrides}
     sentences = []
     if overrides:
-        sentences.append(f"your settings: {_pairs(overrides)}")
-    if suite_settings:
-        others = " ".join(f"{key}=..." for key in suite_settings)
-        sentences.append(
-            f"settings of the suite, to be affordable: {_pairs(suite_settings)} (yours would hold: {others})"
-        )
+        sentences.append("your settings: " + " ".join(f"{key}={value}" for key, value in overrides.items()))
     departing = [departures(recipe) for recipe in {trial.recipe.title: trial.recipe for trial in trials}.values()]
     shared = {key: pair for key, pair in departing[0].items() if all(each.get(key) == pair for each in departing)}
     return [*sentences, in_words((trial.recipe.name for trial in trials), shared)]
-
-
-def _pairs(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def show_averages(scores: "Scores") -> None:

@@ -70,7 +70,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         summary="tuned on all classes of one data set, scored on the others of its suite; MAO is its base stage",
         counterpart="Table 2",
         protocol="cross-dataset",
-        sources={"icons-11": ("icons-objects",), "coop-11": ("imagenet",)},
+        sources={"icons-11": ("icons-generic",), "coop-11": ("imagenet",)},
         rows=(Rows(learners=BACKBONES, methods=(ZEROSHOT, "plain", "step-matched", "mao")),),
     ),
     "few-shot": Experiment(
@@ -96,7 +96,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "cost": Experiment(
         summary="parameters, memory, time, updates and images of tuning; images per second of the tuned prompts",
         counterpart="Table 3",
-        sources={"icons-11": ("icons-animals",), "coop-11": ("flowers102",)},
+        sources={"icons-11": ("icons-places",), "coop-11": ("flowers102",)},
         inference=True,
         rows=(
             # 16 tokens, not the 4 of the other tables: 8,192 parameters, which is what Table 3 has.
@@ -190,7 +190,6 @@ def plan_runs(
     methods: Sequence[str] = (),
     seeds: Sequence[int] = (1, 2, 3),
     settings: Mapping[str, Any] | None = None,
-    defaults: Mapping[str, Any] | None = None,
 ) -> list[PlannedRun]:
     """Plan the runs of an experiment, seed by seed, so that a whole table is there after the first seed.
 
@@ -203,13 +202,12 @@ def plan_runs(
         methods: instead of those of all rows.
         seeds: one run each.
         settings: overrides of the recipe with dotted keys; those of a variant override them.
-        defaults: settings of a suite, which the protocol's own override.
 
     Raises:
         RecipeError: a name or setting that does not exist.
     """
     protocol = {"protocol": experiment.protocol, **PROTOCOLS[experiment.protocol].settings}
-    common = {**(defaults or {}), **protocol, **(settings or {})}
+    common = {**protocol, **(settings or {})}
     first = {"learner.name": (learners or experiment.rows[0].learners)[0], "seed": seeds[0]}
 
     def runs() -> Iterator[PlannedRun]:

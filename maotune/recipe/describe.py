@@ -27,14 +27,17 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
     return {
         "learners": lambda: {name: first_line(learner) for name, learner in LEARNERS.items()},
         "methods": lambda: {name: method.summary for name, method in METHODS.items()},
-        "suites": lambda: {name: ", ".join(suite.sets) for name, suite in SUITES.items()},
+        "suites": lambda: {name: ", ".join(sets) for name, sets in SUITES.items()},
         "protocols": lambda: {name: protocol.summary for name, protocol in PROTOCOLS.items()},
         "recipes": lambda: {
             name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
             for name, path in shipped_recipes().items()
         },
         "data": lambda: {
-            **{name: "shipped" if name in icons.SETS else "in CoOp's layout, under --root FOLDER" for name in names()},
+            **{
+                name: "shipped" if name in icons.SHIPPED else "in CoOp's layout, under --root FOLDER"
+                for name in names()
+            },
             "PATH": "a folder of images, a table (.csv, .tsv, .jsonl), or a split file (.json)",
             "hub:PATH_OR_ID": "through Hugging Face datasets: of the hub, local parquet files, image folders",
         },

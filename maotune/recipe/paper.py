@@ -14,7 +14,7 @@ MODELS = ("ViT-B/16", "openai/clip-vit-base-patch16")
 """Names of the paper's model."""
 TASK = frozenset(
     {"protocol", "method", "seed", "clip.dtype", "clip.activation_checkpointing", "data.strict"}
-    | {f"data.{key}" for key in ("source", "classes", "unlabelled", "targets")}
+    | {f"data.{key}" for key in ("source", "classes", "unlabelled", "targets", "as_words")}
 )
 """Settings that are no departure: what is tuned on which data, and how it is computed."""
 

@@ -68,7 +68,7 @@ class ClipSettings(Settings):
 class DataSettings(Settings):
     """The images."""
 
-    source: str = "icons-animals"
+    source: str = "icons-places"
     """A shipped set, a folder of images, a CSV/JSONL/split file, or ``hub:PATH_OR_ID``."""
     root: Path | None = None
     """The folder of the data, where the source is a name or a relative path."""

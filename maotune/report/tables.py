@@ -227,7 +227,7 @@ def published(runs: ExperimentRuns) -> ReportTable:
     rows, sources = [], []
     for key in scores.keys:
         spreads = {name: scores.spreads.get((key, name), {}) for name in scores.datasets}
-        if key in scores.compared[0] and {*scores.compared[1]} == {*SUITES["coop-11"].sets}:
+        if key in scores.compared[0] and {*scores.compared[1]} == {*SUITES["coop-11"]}:
             spreads[MEAN] = scores.average(key)
         for name, test in [(name, test) for name, tests in spreads.items() for test in tests]:
             ours, printed = spreads[name][test], _printed(runs, key, name, test)

@@ -67,8 +67,8 @@ def test_the_page_counts_the_trials() -> None:
     for name, *said in rows:
         experiment, counts = EXPERIMENTS[name], []
         for suite, extra in (("icons-11", {}), ("coop-11", {"clip.source": "openai/clip-vit-base-patch16"})):
-            sources = experiment.sets(suite, SUITES[suite].sets)
-            planned = plan_runs(experiment, sources, settings=extra, defaults=SUITES[suite].settings)
+            sources = experiment.sets(suite, SUITES[suite])
+            planned = plan_runs(experiment, sources, settings=extra)
             slugs = {one.recipe.slug for one in planned}
             counts += [len(slugs), len(slugs - done)] if suite == "icons-11" else [len(slugs)]
             done |= slugs

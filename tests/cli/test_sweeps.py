@@ -56,12 +56,11 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(maotune: Maotune, tmp_path:
     assert "77 trials, seeds 1, 2" in " ".join(said.split()), "11 x (zero-shot + 3 methods x 2 seeds)"
     assert "0/2" in said
     assert "your settings: lr=0.01" in said
-    assert "data.shots=8 epochs=10" in said
     assert re.search(r"about [\d.]+ (s|min|h) with \d+ at a time, going by a few images and updates", said)
     assert not (tmp_path / "sweep").exists()
     document = maotune(*command, tmp_path / "sweep", "shots=2", "--json").json
     assert document["waiting"] == len(document["trials"]) == 77
-    assert document["settings"] == {"given": {"lr": 0.01, "data.shots": 2}, "suite": {"epochs": 10}}
+    assert document["settings"] == {"lr": 0.01, "data.shots": 2}
     assert document["seconds_left"] > 0
     assert all(trial["seconds_left"] > 0 for trial in document["trials"] if trial["method"] != "zeroshot")
     assert not (tmp_path / "sweep").exists()
@@ -72,12 +71,6 @@ def test_a_dry_run_says_why_the_time_is_not_known(maotune: Maotune, tmp_path: Pa
     answer = maotune(*WEATHER, "--clip", tmp_path / "clip", "--dry-run", "--folder", tmp_path / "sweep")
     assert answer.code == 0, answer.err
     assert "how long it takes is not known: " in answer.out
-
-
-def test_the_suites_settings_are_for_its_own_sets(maotune: Maotune, tmp_path: Path) -> None:
-    photos = paint_photos(tmp_path)
-    given = ("run", "base-to-new", "--data", photos, "--learners", "coop", "--dry-run", "--json")
-    assert maotune(*given).json["settings"]["suite"] == {}
 
 
 def test_a_sweep_goes_to_its_end_and_is_not_run_again(maotune: Maotune, tmp_path: Path) -> None:

@@ -17,22 +17,26 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tools.icons.concepts import names_of, read_rules
+from tools.icons.duplicates import SAME, copies, normalised, read_thumbs
 from tools.icons.names import clean, emoji_slug, split_joined
-from tools.icons.sources import EMOJI_STYLES, FLAG_STYLES, HELD_OUT, NO_WORDS, SUITE_STYLES, emoji_names, icon_sets
+from tools.icons.render import read_set
+from tools.icons.sources import (
+    EMOJI_STYLES,
+    FLAG_STYLES,
+    HELD_OUT,
+    MONO_EMOJI,
+    NO_WORDS,
+    SHIFT_STYLES,
+    IconSet,
+    artist_of,
+    emoji_names,
+    icon_sets,
+)
 
 VARIANTS = 2
-"""Of the variants of one thing in one set (outline, solid, sizes, ...) so many are kept, drawn by a hash of the
-name."""
-
-NEAR_DUPLICATE = 0.97
-"""A corpus picture whose 16 x 16 thumbnail correlates more than this with a held-out picture is dropped."""
-
-
-def read_set(work: Path, prefix: str) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """The renders (memory-mapped) and the names of one set."""
-    folder = work / "renders"
-    names: list[str] = json.loads((folder / f"{prefix}.json").read_text(encoding="utf-8"))
-    return np.load(folder / f"{prefix}.npy", mmap_mode="r"), names
+"""Of the variants of one thing in one set (outline, solid, sizes, ...) so many are kept, drawn by a hash of the name;
+four of what is a class of the suite, eight of an emoji."""
 
 
 def aliases(work: Path, prefix: str) -> dict[str, set[str]]:
@@ -88,8 +92,9 @@ class EmojiNamer:
         return caption.replace(":", "").replace(",", "").lower()
 
 
-def thumbnails(pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Normalised 16 x 16 thumbnails on white, one row a picture, so that a product of rows is a correlation."""
+def colored_thumbnails(pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Normalised 16 x 16 thumbnails in colour on white, one row per picture, so that a product of rows is a
+    correlation."""
     if pictures.ndim == 3:
         shown = 255.0 - pictures[:, :, :, None].astype(np.float32)
     else:
@@ -100,8 +105,99 @@ def thumbnails(pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.fl
     return unit
 
 
+def captions_of(work: Path, sets: dict[str, IconSet]) -> dict[str, list[str]]:
+    """Caption of each icon of the sets that the pretraining may see: set -> captions, `""` where there is none."""
+    countries = country_names(work)
+    captions: dict[str, list[str]] = {}
+    emoji_like = {*EMOJI_STYLES, MONO_EMOJI}
+    for prefix, entry in sets.items():
+        if not entry.free or prefix in HELD_OUT | NO_WORDS | emoji_like:
+            continue
+        names = read_set(work, prefix)[1]
+        if prefix in FLAG_STYLES:
+            codes = [name.split("-")[0] for name in names]
+            captions[prefix] = [flag_caption(countries[code]) if code in countries else "" for code in codes]
+        else:
+            captions[prefix] = [clean(name) for name in names]
+    counts = Counter(word for rows in captions.values() for caption in rows for word in caption.split())
+    for name, _ in emoji_names(work).values():
+        counts.update({word: 50 for word in name.lower().replace(":", "").split()})
+    namer = EmojiNamer(work, Counter({word: count for word, count in counts.items() if count > 3}))
+    for prefix in sorted(emoji_like):
+        captions[prefix] = [namer(name) for name in read_set(work, prefix)[1]]
+    return captions
+
+
+class HoldOut:
+    """What of the suite the pretraining must not see: its drawings, their copies, and the withheld classes by name."""
+
+    def __init__(self, work: Path, sets: dict[str, IconSet]) -> None:
+        rules = read_rules()
+        self.sets, self.owner = sets, names_of(rules)
+        withheld = [entry["classes"] for entry in rules.values() if isinstance(entry, dict) and entry.get("withheld")]
+        self.phrases = {f" {name} " for classes in withheld for name in classes}
+        self.synonyms = {text for classes in withheld for names in classes.values() for text in names}
+        chosen = json.loads((work / "choice.json").read_text(encoding="utf-8"))["sets"]
+        self.taken: set[tuple[str, str]] = set()
+        drawings: set[str] = set()
+        for classes in chosen.values():
+            for name, chosen_of_class in classes.items():
+                for drawing in chosen_of_class:
+                    self.taken.add((name, artist_of(sets, drawing.split(":")[0])))
+                    drawings.add(drawing)
+        rows: defaultdict[str, list[str]] = defaultdict(list)
+        for drawing in sorted(drawings):
+            prefix, name = drawing.split(":", 1)
+            rows[prefix].append(name)
+        thumbs = []
+        for prefix, names in rows.items():
+            place = {name: row for row, name in enumerate(read_set(work, prefix)[1])}
+            thumbs.append(read_thumbs(work, prefix)[[place[name] for name in names]])
+        self.rows = normalised(np.concatenate(thumbs).astype(np.float32))
+        styles = sorted(style for side in SHIFT_STYLES.values() for style in side)
+        self.shift = np.concatenate([colored_thumbnails(read_set(work, s)[0]) for s in styles if sets[s].colored]).T
+
+    def by_name(self, prefix: str, caption: str) -> str:
+        """Why an icon must not be seen for its name: `withheld`, `artist` (the suite has this drawing or a sister of
+        it), or `""`."""
+        if caption in self.synonyms or any(phrase in f" {caption} " for phrase in self.phrases):
+            return "withheld"
+        concept = self.owner.get(caption)
+        return "artist" if concept and (concept[1], artist_of(self.sets, prefix)) in self.taken else ""
+
+    def by_content(self, work: Path, prefix: str, rows: list[int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Tell which renders of a set are near-duplicates of a drawing of the suite or of a style of another domain."""
+        same = copies(self.rows, read_thumbs(work, prefix)[rows].astype(np.float32))
+        pictures = read_set(work, prefix)[0]
+        if pictures.ndim == 4 and prefix not in FLAG_STYLES:  # a flag is the same design in every set
+            for start in range(0, len(rows), 2048):
+                marks = colored_thumbnails(np.asarray(pictures[rows[start : start + 2048]]))
+                same[start : start + 2048] |= (marks @ self.shift).max(axis=1) >= SAME
+        return same
+
+
 def _order(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
+
+
+def choose(work: Path, prefix: str, captions: list[str], hold: HoldOut, counts: Counter[str]) -> list[int]:
+    """Rows of a set that the corpus takes; what is refused is counted by reason."""
+    names = read_set(work, prefix)[1]
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for row, caption in enumerate(captions):
+        if caption:
+            reason = hold.by_name(prefix, caption)
+            counts[reason] += bool(reason)
+            if not reason:
+                groups[caption].append(row)
+    chosen = []
+    for caption, group in groups.items():
+        limit = 8 if prefix in {*EMOJI_STYLES, MONO_EMOJI} else 4 if caption in hold.owner else VARIANTS
+        chosen += sorted(group, key=lambda row: _order(f"{prefix}:{names[row]}"))[:limit]
+    chosen.sort()
+    same = hold.by_content(work, prefix, chosen)
+    counts["near-duplicate"] += int(same.sum())
+    return [row for row, drop in zip(chosen, same, strict=True) if not drop]
 
 
 def main() -> None:
@@ -112,82 +208,35 @@ def main() -> None:
     )
     work: Path = parser.parse_args().work
     sets = icon_sets(work)
-    used = {prefix: entry for prefix, entry in sets.items() if entry.free and prefix not in HELD_OUT | NO_WORDS}
-    countries = country_names(work)
-
-    captions: dict[str, list[str]] = {}
-    emoji_like = {*EMOJI_STYLES, "emojione-monotone"}
-    for prefix in used:
-        if prefix not in emoji_like:
-            names = read_set(work, prefix)[1]
-            if prefix in FLAG_STYLES:
-                codes = [name.split("-")[0] for name in names]
-                captions[prefix] = [flag_caption(countries[code]) if code in countries else "" for code in codes]
-            else:
-                captions[prefix] = [clean(name) for name in names]
-    counts = Counter(word for rows in captions.values() for caption in rows for word in caption.split())
-    for name, _ in emoji_names(work).values():
-        counts.update({word: 50 for word in name.lower().replace(":", "").split()})
-    namer = EmojiNamer(work, Counter({word: count for word, count in counts.items() if count > 3}))
-    for prefix in sorted(emoji_like):
-        captions[prefix] = [namer(name) for name in read_set(work, prefix)[1]]
-
-    held: dict[bool, list[np.ndarray[Any, Any]]] = {True: [], False: []}
-    for prefix in sorted(style for side in SUITE_STYLES.values() for style in side):
-        held[sets[prefix].colored].append(thumbnails(read_set(work, prefix)[0]))
-    held_out = {colored: np.concatenate(rows).T for colored, rows in held.items()}
-
+    captions = captions_of(work, sets)
+    hold = HoldOut(work, sets)
     folder = work / "corpus"
     folder.mkdir(exist_ok=True)
     rows: dict[bool, list[tuple[str, str, str]]] = {True: [], False: []}
     chunks: dict[bool, list[np.ndarray[Any, Any]]] = {True: [], False: []}
-    near: Counter[str] = Counter()
-    for prefix in tqdm(sorted(captions)):
+    refused: Counter[str] = Counter()
+    for prefix in tqdm(sorted(captions), disable=None):
         pictures, names = read_set(work, prefix)
-        colored = pictures.ndim == 4
-        limit = 8 if prefix in emoji_like else VARIANTS
-        groups: defaultdict[str, list[int]] = defaultdict(list)
-        for row, caption in enumerate(captions[prefix]):
-            if caption:
-                groups[caption].append(row)
-        chosen = sorted(
-            row
-            for group in groups.values()
-            for row in sorted(group, key=lambda row: _order(f"{prefix}:{names[row]}"))[:limit]
-        )
-        block = np.asarray(pictures[chosen])
-        keep = np.ones(len(chosen), bool)
-        marks = thumbnails(block)
-        for start in range(0, len(chosen), 2048):
-            closest = (marks[start : start + 2048] @ held_out[colored]).max(axis=1)
-            keep[start : start + 2048] = closest < NEAR_DUPLICATE
-        for position, row in enumerate(chosen):
-            if captions[prefix][row].startswith("flag of "):
-                keep[position] = (
-                    True  # a flag is the same design in every set: shapes and frames differ, the art cannot
-                )
-        near[prefix] = int((~keep).sum())
-        chunks[colored].append(block[keep])
-        rows[colored] += [
-            (captions[prefix][row], prefix, names[row]) for row, kept in zip(chosen, keep, strict=True) if kept
-        ]
-
-    vocabulary = sorted({caption for side in rows.values() for caption, _, _ in side})
+        chosen = choose(work, prefix, captions[prefix], hold, refused)
+        chunks[pictures.ndim == 4].append(np.asarray(pictures[chosen]))
+        rows[pictures.ndim == 4] += [(captions[prefix][row], prefix, names[row]) for row in chosen]
+    concepts = {text: name for text, (_, name) in hold.owner.items()}
+    vocabulary = sorted({caption for side in rows.values() for caption, _, _ in side} | set(concepts.values()))
     number = {caption: index for index, caption in enumerate(vocabulary)}
-    index: dict[str, Any] = {"captions": vocabulary}
+    index: dict[str, Any] = {"captions": vocabulary, "refused": refused}
     for colored, file in ((False, "mono"), (True, "color")):
         np.save(folder / f"{file}.npy", np.concatenate(chunks[colored]))
         index[file] = {
             "caption": [number[caption] for caption, _, _ in rows[colored]],
+            "concept": [number.get(concepts.get(caption, ""), -1) for caption, _, _ in rows[colored]],
             "set": [prefix for _, prefix, _ in rows[colored]],
             "name": [name for _, _, name in rows[colored]],
         }
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
     print(
         f"{len(rows[False])} one-colour and {len(rows[True])} coloured icons of {len(captions)} sets, "
-        f"{len(vocabulary)} captions"
+        f"{len(vocabulary)} captions; refused: {dict(refused)}"
     )
-    print("near-duplicates of held-out pictures left out:", {k: v for k, v in near.most_common(25) if v})
 
 
 if __name__ == "__main__":

@@ -61,15 +61,7 @@ def new_model() -> CLIPModel:
 def shares(progress: float) -> tuple[dict[str, float], float]:
     """The mixture of the pools and the strength of the composition, for progress in 0..1."""
     strength = min(1.0, 0.1 + progress / 0.25)
-    emoji = 0.35 + 0.25 * min(1.0, progress / 0.2)
-    special = (
-        0.0 if progress < 0.5 else 0.13
-    )  # found missing on the validation images half-way through the recorded run
-    rest = 1.0 - emoji - special
-    return {
-        "emoji": emoji, "color": 0.25 * rest, "related": 0.6 * rest, "mono": 0.15 * rest,
-        "brands": 0.6 * special, "weather": 0.4 * special,
-    }, strength  # fmt: skip
+    return {"concepts": 0.35, "related": 0.3, "mono": 0.2, "color": 0.15}, strength
 
 
 class Texts:
@@ -149,6 +141,8 @@ def worker(rank: int, arguments: argparse.Namespace) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[handler])
 
     model = new_model().train().to(memory_format=torch.channels_last)
+    stem = model.vision_model.embeddings.patch_embedding
+    stem.forward = torch.autocast("cpu", enabled=False)(stem.forward)  # its convolutions are slower in bfloat16
     average = new_model().eval()
     average.load_state_dict(model.state_dict())
     plain = [weight for weight in model.parameters() if weight.ndim < 2]
@@ -212,10 +206,11 @@ def worker(rank: int, arguments: argparse.Namespace) -> None:
         images = paint(pictures, strength, rng).contiguous(memory_format=torch.channels_last)
         tokens = texts(distinct.tolist(), torch.multinomial(odds, len(distinct), True, generator=rng).tolist())
 
-        image = model.visual_projection(model.vision_model(pixel_values=images).pooler_output)  # (B, d)
-        text = text_features(model, tokens)  # (U, d)
+        with torch.autocast("cpu", torch.bfloat16):
+            image = model.visual_projection(model.vision_model(pixel_values=images).pooler_output)  # (B, d)
+            text = text_features(model, tokens)  # (U, d)
         scale = model.logit_scale.exp()
-        loss = contrastive(F.normalize(image, dim=-1), F.normalize(text, dim=-1), place, scale)
+        loss = contrastive(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), place, scale)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]

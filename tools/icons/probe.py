@@ -1,57 +1,54 @@
-"""A quick zero-shot probe during pretraining, on the suite's VALIDATION styles only."""
+"""A quick zero-shot probe during pretraining, on the VALIDATION drawings of icons-11 only."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel
 
-from tools.icons.corpus import EmojiNamer, read_set
-from tools.icons.sources import emoji_names
+from tools.icons.concepts import deal
+from tools.icons.render import read_set
 from tools.icons.stream import Stream, paint
 
-PROBE_STYLES = ("fluent-emoji", "fluent-emoji-flat")
+Board = tuple[Tensor, Tensor, list[int]]
+"""Painted pictures (N, 3, 64, 64), the place of each one's class (N,), and the caption numbers of the classes (C,)."""
 
 
-def probes(work: Path) -> dict[str, tuple[Tensor, Tensor, list[int]]]:
-    """For each Unicode group: painted pictures (N, 3, 64, 64), their places (N,), and the caption numbers of the
-    classes."""
-    stream = Stream(work, seed=0)
-    namer = EmojiNamer(work, Counter())
-    number = {caption: index for index, caption in enumerate(stream.captions)}
-    known = {int(caption) for caption in stream.pools["emoji"]["captions"]}
-    group_of = {name.lower(): group for name, group in emoji_names(work).values()}
-    found: defaultdict[str, list[tuple[int, Tensor]]] = defaultdict(list)
-    for style in PROBE_STYLES:
-        pictures, names = read_set(work, style)
-        seen = set()
-        for row, name in enumerate(names):
-            caption = namer(name)
-            place = number.get(caption, -1)
-            if place in known and caption in group_of and caption not in seen:
-                seen.add(caption)
-                found[group_of[caption]].append((place, torch.tensor(pictures[row])))
+def probes(work: Path) -> dict[str, Board]:
+    """One board per set of the suite."""
+    number = {caption: index for index, caption in enumerate(Stream(work, seed=0).captions)}
+    chosen = json.loads((work / "choice.json").read_text(encoding="utf-8"))["sets"]
     boards = {}
-    for group, members in sorted(found.items()):
-        classes = sorted({place for place, _ in members})
+    for dataset, classes in chosen.items():
+        pictures, places = [], []
+        for place, drawings in enumerate(classes.values()):
+            for drawing in deal(drawings, dataset)["val"]:
+                pictures.append(_picture(work, *drawing.split(":", 1)))
+                places.append(place)
+        stack = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
         rng = torch.Generator().manual_seed(0)
-        stack = torch.stack([picture for _, picture in members]).permute(0, 3, 1, 2).float() / 255
-        images = torch.cat([paint(stack, 0.7, rng) for _ in range(2)])
-        places = torch.tensor([classes.index(place) for place, _ in members]).repeat(2)
-        boards[f"{group} ({len(classes)})"] = (images, places, classes)
+        boards[dataset] = (paint(stack, 0.7, rng), torch.tensor(places), [number[name] for name in classes])
     return boards
+
+
+def _picture(work: Path, prefix: str, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """One render as premultiplied RGBA: (64, 64, 4)."""
+    pictures, names = read_set(work, prefix)
+    picture = pictures[names.index(name)]
+    if picture.ndim == 3:
+        return np.asarray(picture)
+    return np.concatenate([np.zeros((*picture.shape, 3), np.uint8), picture[..., None]], axis=2)
 
 
 @torch.inference_mode()
 def probe(
-    model: CLIPModel,
-    texts: Callable[[list[int], list[int]], Tensor],
-    boards: dict[str, tuple[Tensor, Tensor, list[int]]],
+    model: CLIPModel, texts: Callable[[list[int], list[int]], Tensor], boards: dict[str, Board]
 ) -> dict[str, float]:
     """Zero-shot top-1 in percent for each board, with the template "a photo of a {}."."""
     scores = {}

@@ -67,6 +67,13 @@ def render_set(source: Path, target: Path, colored: bool) -> tuple[int, int]:
     return len(names), len(data["icons"]) - len(names)
 
 
+def read_set(work: Path, prefix: str) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """The renders (memory-mapped) and the names of one set."""
+    folder = work / "renders"
+    names: list[str] = json.loads((folder / f"{prefix}.json").read_text(encoding="utf-8"))
+    return np.load(folder / f"{prefix}.npy", mmap_mode="r"), names
+
+
 def main() -> None:
     """Render all sets with a free licence that are not rendered yet."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -1,4 +1,4 @@
-"""Contact sheets of the suite for the docs: `python -m tools.icons.sheets`."""
+"""Contact sheets of icons-11 for the docs: `python -m tools.icons.sheets`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def sheet(name: str) -> Image.Image:
     image = Image.new("RGB", (count * (SIZE + 2) - 2, sum(ROWS.values()) * (SIZE + 2) + 10), "white")
     top = 0
     for split in SPLITS:
-        samples = getattr(data, split)
-        of_class = len(samples) // len(data.classes)
+        samples = [sample.image for sample in getattr(data, split) if sample.label in chosen]
         for row in range(ROWS[split]):
             for column, label in enumerate(chosen):
-                image.paste(samples[label * of_class + row].image.read(), (column * (SIZE + 2), top))
+                own = [sample for sample in samples if sample.label == label]
+                # the images of a drawing follow one another by the number of drawings: two different ones
+                image.paste(own[row % len(own)].read(), (column * (SIZE + 2), top))
             top += SIZE + 2
         top += 6
     return image

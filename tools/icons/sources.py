@@ -17,23 +17,26 @@ PACKAGES = {"iconify": "@iconify/json@2.2.535", "emoji": "unicode-emoji-json@0.9
 SIZE = 64
 """Side of every render, in pixels."""
 
-SUITE_STYLES: dict[str, tuple[str, ...]] = {
-    "train": ("noto", "openmoji", "circle-flags", "wi", "devicon"),
-    "val": ("fluent-emoji", "fluent-emoji-flat", "flagpack", "carbon", "skill-icons"),
+SHIFT_STYLES: dict[str, tuple[str, ...]] = {
+    "train": ("noto", "openmoji", "circle-flags", "devicon"),
+    "val": ("fluent-emoji", "fluent-emoji-flat", "flagpack", "skill-icons"),
     "test": ("twemoji", "meteocons", "logos"),
 }
-"""The styles (iconify prefixes) that each side of the suite is drawn from. No style stands on two sides."""
+"""The styles (iconify prefixes) that the sets of another domain are drawn from: coloured emoji, flags, logos."""
 
 RELATIVES = ("fluent-emoji-high-contrast", "devicon-plain", "selfhst", "thesvg", "thesvg-color")
-"""Sets that re-draw or re-package the art of a suite style: kept out of the pretraining as well."""
+"""Sets that re-draw or re-package the art of these styles: kept out of the pretraining as well."""
 
-HELD_OUT = frozenset(style for side in SUITE_STYLES.values() for style in side) | frozenset(RELATIVES)
-"""No render of these sets is ever part of the pretraining corpus."""
+HELD_OUT = frozenset(style for side in SHIFT_STYLES.values() for style in side) | frozenset(RELATIVES)
+"""No render of these sets is ever part of the pretraining corpus: pictures of these styles are a shift of domain."""
 
 NO_WORDS = frozenset(
     {"arcticons", "token", "token-branded", "cryptocurrency", "cryptocurrency-color", "svg-spinners", "dinkie-icons"}
 )
 """Sets whose names say little about what is drawn (app and coin brands, glyphs): left out of the pretraining corpus."""
+
+NO_DRAWINGS = frozenset({"gcp", "k8s", "academicons"})
+"""Sets whose icons are signs of products."""
 
 EMOJI_STYLES = ("emojione", "emojione-v1", "fxemoji", "noto-v1", "streamline-emojis")
 """The coloured emoji styles that the pretraining may see."""
@@ -44,17 +47,17 @@ LOGO_STYLES = (
 )  # fmt: skip
 """Sets with logos of brands that the pretraining may see."""
 
-WEATHER_WORDS = frozenset(
-    """
-    cloud cloudy sun sunny moon night rain rainy drizzle snow snowy snowflake hail sleet fog foggy haze mist wind windy
-    storm thunder thunderstorm lightning tornado hurricane sunrise sunset rainbow raindrop droplet umbrella thermometer
-    temperature weather
-    """.split()  # noqa: SIM905 (a list of words reads best as words)
-)
-"""A caption with one of these words is about the weather."""
-
 FLAG_STYLES = ("flag", "cif")
 """The flag sets that the pretraining may see."""
+
+MONO_EMOJI = "emojione-monotone"
+"""The emoji set in one colour."""
+
+
+def draws_for_the_suite(prefix: str) -> bool:
+    """Tell whether an icon set may draw for icons-11: none of brands, flags and emoji, and none whose names say
+    little."""
+    return prefix not in HELD_OUT | NO_WORDS | {*EMOJI_STYLES, *LOGO_STYLES, *FLAG_STYLES, MONO_EMOJI, *NO_DRAWINGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ def icon_sets(work: Path) -> dict[str, IconSet]:
             colored=bool(entry.get("palette")),
         )
     return sets
+
+
+def artist_of(sets: dict[str, IconSet], prefix: str) -> str:
+    """The author of a set by name: all his or her sets count as one artist's."""
+    return sets[prefix].author.split(" (")[0]
 
 
 def emoji_names(work: Path) -> dict[str, tuple[str, str]]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tools.icons.sources import EMOJI_STYLES, FLAG_STYLES, LOGO_STYLES, SIZE, WEATHER_WORDS, emoji_names
+from tools.icons.sources import SIZE
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -32,17 +32,13 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """CLIP's own pixel statistics, so that one image pipeline serves both."""
 
-_PLAIN = frozenset("a an the of with and in on to for face button sign symbol person man woman".split())  # noqa: SIM905
-
 
 class Stream:
     """Draws concepts first, then one of their pictures.
 
-    Six pools: coloured emoji of the permitted styles (with flags), other coloured icons, one-colour icons whose
-    caption shares
-    a noun with a Unicode emoji name, all other one-colour icons, and again the one-colour icons of brands (those
-    that three or
-    more sets have) and of weather. Within a pool a caption's odds grow with the square root of its number of icons.
+    Four pools: one-colour icons of the suite's classes, under the class name; one-colour icons whose name shares a word
+    with a class (the same icons under their own names, too); all other one-colour icons; and coloured icons, emoji and
+    flags. Within a pool a caption's odds grow with the square root of its number of icons.
     """
 
     def __init__(self, work: Path, seed: int) -> None:
@@ -51,47 +47,18 @@ class Stream:
         self.captions: list[str] = index["captions"]
         self.pictures = {kind: np.load(folder / f"{kind}.npy", mmap_mode="r") for kind in ("mono", "color")}
         self.random = np.random.default_rng(seed)
-        names = {name.lower() for name, _ in emoji_names(work).values()}
-        nouns = {word for name in names for word in name.replace(":", "").split()} - _PLAIN
-        emoji = [name in EMOJI_STYLES + FLAG_STYLES for name in index["color"]["set"]]
-        known = {index["color"]["caption"][row] for row, hit in enumerate(emoji) if hit}
-
-        def relevance(caption: int) -> float:
-            if caption in known:
-                return 3.0
-            parts = self.captions[caption].lower().split()
-            return 1.0 if set(parts) & nouns and len(parts) <= 3 else 0.0
-
-        rows: dict[str, tuple[str, list[int]]] = {
-            "emoji": ("color", [row for row, hit in enumerate(emoji) if hit]),
-            "color": ("color", [row for row, hit in enumerate(emoji) if not hit]),
+        own, concept = (np.asarray(index["mono"][key]) for key in ("caption", "concept"))
+        words = {word for number in set(concept.tolist()) - {-1} for word in self.captions[number].split()}
+        related = np.asarray(
+            [len(parts) <= 3 and not words.isdisjoint(parts) for parts in map(str.split, self.captions)]
+        )
+        near = related[own] | (concept >= 0)
+        self.pools = {
+            "concepts": _pool("mono", np.flatnonzero(concept >= 0), concept),
+            "related": _pool("mono", np.flatnonzero(near), own),
+            "mono": _pool("mono", np.flatnonzero(~near), own),
+            "color": _pool("color", np.arange(len(index["color"]["caption"])), np.asarray(index["color"]["caption"])),
         }
-        related = [relevance(caption) for caption in index["mono"]["caption"]]
-        rows["related"] = ("mono", [row for row, value in enumerate(related) if value])
-        rows["mono"] = ("mono", [row for row, value in enumerate(related) if not value])
-        one_color = list(zip(index["mono"]["caption"], index["mono"]["set"], strict=True))
-        sets_of: defaultdict[int, set[str]] = defaultdict(set)
-        for caption, style in one_color:
-            sets_of[caption].add(style)
-        logos = set(LOGO_STYLES)
-        brands = {caption for caption, sets in sets_of.items() if len(sets) > 2 and len(sets & logos) > 1}
-        rows["brands"] = ("mono", [row for row, (caption, _) in enumerate(one_color) if caption in brands])
-        weather = [bool(set(caption.split()) & WEATHER_WORDS) for caption in self.captions]
-        rows["weather"] = ("mono", [row for row, (caption, _) in enumerate(one_color) if weather[caption]])
-        self.pools: dict[str, dict[str, Any]] = {}
-        for pool, (kind, members) in rows.items():
-            caption_of = np.asarray(index[kind]["caption"])[members]
-            order = np.argsort(caption_of, kind="stable")
-            captions, starts, counts = np.unique(caption_of[order], return_index=True, return_counts=True)
-            odds = np.sqrt(counts.astype(np.float64))
-            if pool in ("related", "color"):
-                odds *= np.array([max(relevance(int(caption)), 0.5) for caption in captions])
-            self.pools[pool] = {
-                "kind": kind, "rows": np.asarray(members)[order], "captions": captions, "starts": starts, "counts":
-                counts,
-                "odds": np.cumsum(odds / odds.sum()),
-            }  # fmt: skip
-        self.sizes = Counter({pool: len(entry["rows"]) for pool, entry in self.pools.items()})
 
     def draw(self, count: int, shares: dict[str, float], per_concept: int) -> tuple[Tensor, Tensor]:
         """Draw a batch.
@@ -126,6 +93,17 @@ class Stream:
                 batch[at : at + size] = picked
             at += size
         return torch.from_numpy(batch).permute(0, 3, 1, 2).float().div_(255), torch.from_numpy(captions)
+
+
+def _pool(kind: str, rows: NDArray[np.int64], caption_of: NDArray[np.int64]) -> dict[str, Any]:
+    """Group the rows of a pool by caption, with the odds of each caption."""
+    order = rows[np.argsort(caption_of[rows], kind="stable")]
+    captions, starts, counts = np.unique(caption_of[order], return_index=True, return_counts=True)
+    odds = np.sqrt(counts.astype(np.float64))
+    return {
+        "kind": kind, "rows": order, "captions": captions, "starts": starts, "counts": counts,
+        "odds": np.cumsum(odds / odds.sum()),
+    }  # fmt: skip
 
 
 def _uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor:

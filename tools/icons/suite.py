@@ -1,8 +1,9 @@
-"""Build `icons-11` from the renders' sources: `python -m tools.icons.suite --work DIR [SET ...]`.
+"""Build the shipped sets from the fetched icons: `python -m tools.icons.suite --work DIR [SET ...]`.
 
-Writes `maotune/assets/icons-11/<set>.zip`, the checksums, and the table of licences. The same sources and the same
-versions of
-the renderer and of Pillow give the same bytes.
+Writes `maotune/assets/icons-11/<set>.zip` and the checksums. The drawings of icons-11 are those of `DIR/choice.json`,
+which `tools.icons.concepts` makes; those of the clip art are of `tools.icons.clipart`; those of the first edition are
+listed in the shipped files themselves. The same sources and the same versions of the renderer and of Pillow give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -18,26 +19,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from maotune.data.sets.icons import FOLDER, SETS, SIZE, SPLITS
-from tools.icons import classes as rules
-from tools.icons.corpus import EmojiNamer, country_names
-from tools.icons.render import picture, svg
-from tools.icons.sources import EMOJI_STYLES, SUITE_STYLES, emoji_names
+from maotune.data.sets.icons import FIRST_EDITION, FOLDER, SETS, SIZE, SPLITS
+from tools.icons.concepts import deal
+from tools.icons.duplicates import SAME, copies, correlation, normalised, read_thumbs, thumbnails
+from tools.icons.render import picture, read_set, svg
 
-IMAGES = {"train": 32, "val": 12, "test": 20}
-"""Images of each class, by split."""
+COMPOSITION: dict[str, Any] = {
+    "scale": [0.55, 1.0],
+    "turn": 20,
+    "spots": 0.8,
+    "clutter": 0.25,
+    "grain": 0.12,
+    "contrast": 0.4,
+    "blur": 1.0,
+}
+"""How strongly images are composed: size range of the object, rotation in degrees, contrast of soft spots, share of
+cluttered backgrounds, largest amplitude of the grain, spread of the contrast, largest blur radius in pixels."""
 
-TONES = 3
-"""Of an emoji with skin tones so many variants are taken from each style."""
+LEAST = 16
+"""A class with fewer drawings is dropped."""
+
+FEW = 6
+"""A class with fewer test drawings shows each in three compositions, another in two."""
 
 Source = tuple[str, str]
 """A style (iconify prefix) and the name of an icon in it."""
-
-Plan = dict[str, dict[str, list[Source]]]
-"""Class name -> split -> pictures."""
 
 
 class Library:
@@ -46,10 +56,6 @@ class Library:
     def __init__(self, work: Path) -> None:
         self.work = work
         self._sets: dict[str, dict[str, Any]] = {}
-
-    def names(self, prefix: str) -> list[str]:
-        """All icons of a set, sorted."""
-        return sorted(self._set(prefix)["icons"])
 
     def render(self, source: Source) -> Image.Image:
         """One picture, 64 x 64 RGBA, rendered anew so that the drawing fills it: margins differ from style to style."""
@@ -75,6 +81,14 @@ class Library:
                     raise
         raise RuntimeError(f"{prefix}:{name} can not be rendered")
 
+    def close(self, source: Source) -> bytes:
+        """The WebP of `render`, kept in `DIR/close`."""
+        path = self.work / "close" / f"{source[0]}--{source[1]}.webp"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(webp(self.render(source)))
+        return path.read_bytes()
+
     def _set(self, prefix: str) -> dict[str, Any]:
         if prefix not in self._sets:
             path = self.work / "iconify" / "json" / f"{prefix}.json"
@@ -82,109 +96,10 @@ class Library:
         return self._sets[prefix]
 
 
-def pretrained_captions(work: Path) -> dict[str, set[str]]:
-    """Caption -> the sets of the pretraining corpus that have it, coloured emoji and flag styles and all others."""
-    index = json.loads((work / "corpus" / "index.json").read_text(encoding="utf-8"))
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for kind in ("mono", "color"):
-        for caption, prefix in zip(index[kind]["caption"], index[kind]["set"], strict=True):
-            found[index["captions"][caption]].add(prefix)
-    return found
-
-
-def emoji_plan(work: Path, library: Library, rule: rules.EmojiRule) -> Plan:
-    """The classes and pictures of a set of Unicode emoji: those that every side of the suite has and the
-    pretraining knows."""
-    namer = EmojiNamer(work, Counter())
-    known = {caption: len(sets & set(EMOJI_STYLES)) for caption, sets in pretrained_captions(work).items()}
-    ordered = [namer(slug) for slug, (_, group) in emoji_names(work).items() if group == rule.group]
-    if rule.spans:
-        ordered = [
-            name for first, last in rule.spans for name in ordered[ordered.index(first) : ordered.index(last) + 1]
-        ]
-    sides = {
-        split: [s for s in SUITE_STYLES[split] if "emoji" in s or s == "noto" or s == "openmoji"] for split in SPLITS
-    }
-    icons: dict[str, dict[str, list[str]]] = {}
-    for style in {style for side in sides.values() for style in side}:
-        icons[style] = defaultdict(list)
-        for name in library.names(style):
-            icons[style][namer(name)].append(name)
-    plan: Plan = {}
-    for caption in dict.fromkeys(ordered):
-        pictures = {
-            split: [(style, name) for style in sides[split] for name in icons[style].get(caption, [])[:TONES]]
-            for split in SPLITS
-        }
-        complete = all(caption in icons[style] for style in ("noto", "openmoji", "fluent-emoji", "twemoji"))
-        if complete and known.get(caption, 0) >= rule.known and not any(word in f"{caption} " for word in rule.without):
-            plan[caption] = pictures  # type: ignore[assignment]
-    return plan
-
-
-def flag_plan(work: Path, library: Library) -> Plan:
-    """Flags of countries. Emoji styles name them by country, flag sets by its two-letter code."""
-    known = {caption for caption, sets in pretrained_captions(work).items() if rules.FLAG_STATES in sets}
-    codes = country_names(work)
-    by_name = {country: code for code, country in codes.items()}
-    namer = EmojiNamer(work, Counter())
-    emoji: dict[str, dict[str, str]] = {}
-    for style in ("openmoji", "twemoji"):
-        emoji[style] = {namer(name): name for name in library.names(style)}
-    plan: Plan = {}
-    for caption in sorted(known):
-        country = caption.removeprefix("flag of ")
-        if country not in by_name:
-            continue
-        pictures: dict[str, list[Source]] = {split: [] for split in SPLITS}
-        for split, styles in rules.FLAG_SETS.items():
-            for style in styles:
-                names = [emoji[style].get(caption, "")] if style in emoji else [by_name[country]]
-                pictures[split] += [(style, name) for name in names if name in library.names(style)]
-        if all(len(pictures[split]) == len(rules.FLAG_SETS[split]) for split in SPLITS):
-            plan[caption] = pictures
-    return plan
-
-
-def logo_plan(work: Path, library: Library) -> Plan:
-    """Logos of software: brands that all three sides and the pretraining have."""
-    suffix = re.compile(r"-(icon|dark|light|plain|original|line)$")
-    found: dict[str, dict[str, list[Source]]] = defaultdict(lambda: {split: [] for split in SPLITS})
-    for split, styles in rules.LOGO_SETS.items():
-        for style in styles:
-            for name in library.names(style):
-                if "wordmark" not in name:
-                    found[suffix.sub("", name).replace("-", "")][split].append((style, name))
-    sets_of = {caption: len(sets) for caption, sets in pretrained_captions(work).items() if len(caption) > 1}
-    spelled: dict[str, str] = {}
-    for caption in sorted(sets_of, key=lambda text: (sets_of[text], text)):
-        spelled[caption.replace(" ", "")] = caption  # the spelling that most sets use wins
-    plan: Plan = {}
-    for brand, pictures in sorted(found.items()):
-        if all(pictures.values()) and sets_of.get(spelled.get(brand, ""), 0) >= rules.LOGO_KNOWN:
-            icon = [source for source in pictures["test"] if source[1].endswith("-icon")]
-            plan[spelled[brand]] = {**pictures, "test": icon or pictures["test"]}
-    return plan
-
-
-def plan_of(work: Path, library: Library, name: str) -> Plan:
-    """The classes and pictures of a set of the suite."""
-    if name in rules.EMOJI_SETS:
-        return emoji_plan(work, library, rules.EMOJI_SETS[name])
-    if name == "icons-flags":
-        return flag_plan(work, library)
-    if name == "icons-logos":
-        return logo_plan(work, library)
-    return {
-        caption: {split: [weather_source(split, icon) for icon in names[split]] for split in SPLITS}
-        for caption, names in rules.WEATHER.items()
-    }
-
-
-def weather_source(split: str, icon: str) -> Source:
-    """The picture that `icon` or `style:icon` means, the style being the split's own where none is written."""
-    style, _, name = icon.rpartition(":")
-    return style or rules.WEATHER_SETS[split], name
+def source_of(drawing: str) -> Source:
+    """The style and name of `style:name`."""
+    prefix, _, icon = drawing.partition(":")
+    return prefix, icon
 
 
 def slug_of(caption: str) -> str:
@@ -192,33 +107,84 @@ def slug_of(caption: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")
 
 
-def build(work: Path, library: Library, name: str) -> tuple[bytes, Counter[str]]:
-    """The file of one set, and from which icon sets its pictures come."""
-    plan = plan_of(work, library, name)
-    plan = {
-        caption: plan[caption] for caption in sorted(plan, key=str.lower) if slug_of(caption) not in rules.WITHOUT[name]
-    }
-    composition = {**rules.COMPOSITION, **rules.COMPOSITION_OF.get(name, {})}
+def build(library: Library, seen: NDArray[np.float32], name: str) -> tuple[bytes, Counter[str]]:
+    """The file of one set of icons-11, and what was counted: pictures, artists' sets, drawings dropped by each rule.
+
+    The pictures are rendered closer than the corpus is, so the two rules about near-duplicates are applied to them
+    again: none of `seen`, the thumbnails of the pretraining, and none of another drawing of its class.
+    """
+    chosen = json.loads((library.work / "choice.json").read_text(encoding="utf-8"))["sets"][name]
     files: dict[str, bytes] = {}
-    used: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     listed: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
-    for caption, pictures in plan.items():
-        for split in SPLITS:
-            entries = []
-            for prefix, icon in pictures[split]:
-                entry = f"{split}/{slug_of(caption)}/{prefix}--{icon}.webp"
-                buffer = io.BytesIO()
-                library.render((prefix, icon)).save(buffer, "WEBP", lossless=True, quality=100, method=4)
-                files[entry] = buffer.getvalue()
-                entries.append(entry)
-                used[prefix] += 1
+    classes = []
+    for caption in tqdm(sorted(chosen, key=str.lower), desc=name, disable=None):
+        contents = {drawing: library.close(source_of(drawing)) for drawing in chosen[caption]}
+        kept = distinct(contents, seen, counts)
+        if len(kept) < LEAST:
+            counts["classes with too few"] += 1
+            continue
+        classes.append(caption)
+        for split, drawings in deal(kept, name).items():
+            entries = [f"{split}/{slug_of(caption)}/{drawing.replace(':', '--', 1)}.webp" for drawing in drawings]
+            files |= {entry: contents[drawing] for entry, drawing in zip(entries, drawings, strict=True)}
             listed[split].append(entries)
+    counts["pictures"] = len(files)
+    return pack(name, classes, listed, files), counts
+
+
+def distinct(contents: dict[str, bytes], seen: NDArray[np.float32], counts: Counter[str]) -> list[str]:
+    """The drawings of a class that are near-duplicates neither of the pretraining nor of one another."""
+    drawings = list(contents)
+    thumbs = thumbnails(np.stack([premultiplied(contents[drawing]) for drawing in drawings]))
+    leaked = copies(seen, thumbs)
+    alike = correlation(thumbs, thumbs) >= SAME
+    alike |= alike.T  # only one side of a pair is shifted
+    kept: list[int] = []
+    for row in range(len(drawings)):
+        if leaked[row]:
+            counts["near-duplicates of the pretraining"] += 1
+        elif alike[row, kept].any():
+            counts["near-duplicates in a class"] += 1
+        else:
+            kept.append(row)
+    return [drawings[row] for row in kept]
+
+
+def premultiplied(content: bytes) -> NDArray[np.uint8]:
+    """A picture's pixels with premultiplied colours: (64, 64, 4)."""
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").convert("RGBa"))
+
+
+def corpus_rows(work: Path) -> NDArray[np.float32]:
+    """Normalised thumbnails of all pictures of the pretraining: (N, 1024)."""
+    index = json.loads((work / "corpus" / "index.json").read_text(encoding="utf-8"))
+    rows: defaultdict[str, list[str]] = defaultdict(list)
+    for kind in ("mono", "color"):
+        for prefix, name in zip(index[kind]["set"], index[kind]["name"], strict=True):
+            rows[prefix].append(name)
+    thumbs = []
+    for prefix, names in rows.items():
+        place = {name: row for row, name in enumerate(read_set(work, prefix)[1])}
+        thumbs.append(read_thumbs(work, prefix)[[place[name] for name in names]])
+    return normalised(np.concatenate(thumbs).astype(np.float32))
+
+
+def webp(image: Image.Image) -> bytes:
+    """The picture as lossless WebP."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True, quality=100, method=6)
+    return buffer.getvalue()
+
+
+def pack(name: str, classes: list[str], listed: dict[str, list[list[str]]], files: dict[str, bytes]) -> bytes:
+    """The zip file of a set: its index and its pictures, the same bytes each time."""
     index = {
         "name": name,
-        "classes": list(plan),
-        "slugs": [slug_of(caption) for caption in plan],
-        "images": IMAGES,
-        "composition": composition,
+        "classes": classes,
+        "slugs": [slug_of(caption) for caption in classes],
+        "images": {split: [images_of(split, len(entries)) for entries in listed[split]] for split in SPLITS},
+        "composition": COMPOSITION,
         "pictures": listed,
     }
     buffer = io.BytesIO()
@@ -228,25 +194,47 @@ def build(work: Path, library: Library, name: str) -> tuple[bytes, Counter[str]]
             info = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))  # no clock, no umask: the same bytes each time
             info.compress_type = zipfile.ZIP_DEFLATED if entry == "index.json" else zipfile.ZIP_STORED
             archive.writestr(info, content)
-    return buffer.getvalue(), used
+    return buffer.getvalue()
+
+
+def images_of(split: str, drawings: int) -> int:
+    """Images of a class: each training drawing is composed once, each other twice, few test drawings three times."""
+    if split == "train":
+        return drawings
+    return drawings * (3 if split == "test" and drawings < FEW else 2)
+
+
+def rebuild(library: Library, name: str) -> tuple[bytes, Counter[str]]:
+    """The file of a set of the first edition again: its drawings as the shipped file lists them, rendered anew."""
+    counts: Counter[str] = Counter()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(FOLDER / f"{name}.zip") as shipped, zipfile.ZipFile(buffer, "w") as archive:
+        for info in shipped.infolist():
+            content = shipped.read(info)
+            if info.filename.endswith(".webp"):
+                prefix, _, icon = Path(info.filename).stem.partition("--")
+                image = io.BytesIO()
+                library.render((prefix, icon)).save(image, "WEBP", lossless=True, quality=100, method=4)
+                content = image.getvalue()
+                counts["pictures"] += 1
+            archive.writestr(info, content)
+    return buffer.getvalue(), counts
 
 
 def main() -> None:
-    """Build the sets that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/icons"), help="where the fetched sources and the corpus are"
-    )
+    """Build the sets that are named, or all of icons-11."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/icons"), help="where the fetched sources are")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the files go")
     parser.add_argument("sets", nargs="*", default=list(SETS), help="names of sets")
     arguments = parser.parse_args()
-    library = Library(arguments.work)
+    library, seen = Library(arguments.work), corpus_rows(arguments.work)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name in tqdm(arguments.sets):
-        content, used = build(arguments.work, library, name)
+    for name in tqdm(arguments.sets, disable=None):
+        content, counts = rebuild(library, name) if name in FIRST_EDITION else build(library, seen, name)
         (arguments.out / f"{name}.zip").write_bytes(content)
         record_checksums(arguments.out)
-        tqdm.write(f"{name}: {len(content) / 1e6:.2f} MB, pictures {dict(used)}")
+        tqdm.write(f"{name}: {len(content) / 1e6:.2f} MB, {dict(counts)}")
 
 
 def record_checksums(folder: Path) -> None:

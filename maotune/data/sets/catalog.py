@@ -19,7 +19,7 @@ _FILES = "a .csv, .tsv or .jsonl file (path,label[,split]), a .json file (CoOp's
 
 def names() -> tuple[str, ...]:
     """Return the names of data sets: those that are shipped, then those in CoOp's layout."""
-    return (*icons.SETS, *named_sets())
+    return (*icons.SHIPPED, *named_sets())
 
 
 def load_unlabelled(source: str | Path, *, list_left_out: bool = True) -> Dataset:
@@ -69,7 +69,7 @@ def load_dataset(
     if name in names():
         if classes is not None:
             raise ValueError(f"{name} has class names of its own; a class names file goes with your own images")
-        if name in icons.SETS:
+        if name in icons.SHIPPED:
             return icons.load(name)
         if root is None:
             raise ValueError(f"{name} is not shipped: give the folder that holds {named_sets()[name].folder} as root")
