@@ -100,7 +100,7 @@ def test_another_number_of_threads_is_said_when_a_run_is_resumed(tmp_path, caplo
     fit(Toy(), two_stages(1, 2), FitSettings(), folder=tmp_path)
     threads = torch.get_num_threads()
     fit(Toy(), two_stages(1, 2), FitSettings(), folder=tmp_path, resume=True)
-    assert not caplog.text
+    assert "threads" not in caplog.text
     try:
         torch.set_num_threads(threads + 1)
         fit(Toy(), two_stages(1, 2), FitSettings(), folder=tmp_path, resume=True)

@@ -18,7 +18,7 @@ def run(folder: Path, *, resume: bool, teller: Connection | None = None) -> Hist
     def tell(event: Event) -> None:
         if teller and isinstance(event, StepDone):
             teller.send((event.stage, event.epoch, event.step))
-            time.sleep(0.01)
+            time.sleep(0.05)  # time for the other process to act on it, on a busy machine, too
 
     torch.set_num_threads(1)
     settings = FitSettings("AdamW", checkpoint_seconds=0, average=GaussianAverage())
