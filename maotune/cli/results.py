@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -56,16 +57,23 @@ def show_results(
                 markup=False,
                 highlight=False,
             )
-    for result in results:
-        means = {name: mean for name, mean in result.mean_per_class.items() if round(mean - result.scores[name], 2)}
-        if means:
-            title = f"{result.dataset}, {result.learner} {result.method}, seed {result.seed}"
-            values = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-            out.print(printable(f"{title}: mean over the classes: {values}"), markup=False, highlight=False)
+    _show_means_over_classes(results)
     for sentence in verdicts(scores):
         out.print(sentence, markup=False, highlight=False)
     for sentence in dict.fromkeys(_recipe_in_words(result) for result in results if result.protocol != "adapt"):
         out.print(sentence, markup=False, highlight=False)
+
+
+def _show_means_over_classes(results: "Sequence[Result]") -> None:
+    """Print the means over the classes, one line per method with means over its seeds, where they are not the top-1."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(f"{result.dataset}, {result.learner} {result.method}", []).append(result)
+    for title, same in groups.items():
+        differing = [name for name, mean in same[0].mean_per_class.items() if round(mean - same[0].scores[name], 2)]
+        if differing:
+            values = (f"{name} {fmean(each.mean_per_class[name] for each in same):.2f}" for name in differing)
+            out.print(printable(f"{title}: mean over the classes: {', '.join(values)}"), markup=False, highlight=False)
 
 
 def write_figures(
