@@ -257,6 +257,7 @@ def test_processes_share_a_cache_that_some_of_them_clear(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_thirty_two_processes_share_a_cache_for_a_minute(tmp_path: Path) -> None:
     looks = crowd(tmp_path / "cache", 32, 60.0)
     print(f"{looks} uses of a shared cache by 32 processes")

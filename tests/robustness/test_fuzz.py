@@ -459,7 +459,11 @@ def try_mutations(reader: Reader, numbers: range) -> int:
 
 @pytest.mark.filterwarnings("ignore")  # libraries warn of what they repair
 @pytest.mark.parametrize("make", READERS, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("numbers", [range(FEW), pytest.param(range(FEW, MANY + FEW), marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize(
+    "numbers",
+    [range(FEW), pytest.param(range(FEW, MANY + FEW), marks=(pytest.mark.slow, pytest.mark.long))],
+    ids=len,
+)
 def test_a_reader_gives_the_right_result_or_an_error_of_ours(make: Make, numbers: range, tmp_path: Path) -> None:
     refused = try_mutations(make(tmp_path), numbers)
     assert refused or make in MENDED, "the mutations do no harm"

@@ -78,6 +78,7 @@ TRAIN = ["train", "--data", "icons-weather", "--mao", "--shots", "1", "--epochs"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_at_each_write_of_the_command_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAOTUNE_CACHE", str(tmp_path / "cache"))
     assert call([*TRAIN, "--folder", str(tmp_path / "whole")]) == 0
@@ -106,6 +107,7 @@ def test_a_kill_at_each_write_of_the_command_loses_nothing(tmp_path: Path, monke
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_at_each_write_of_a_report_leaves_whole_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAOTUNE_CACHE", str(tmp_path / "cache"))
     runs = tmp_path / "runs"
