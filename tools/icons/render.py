@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import resvg_py
 from PIL import Image
 from tqdm import tqdm
 
@@ -31,6 +30,8 @@ def svg(icon_set: dict[str, Any], icon: dict[str, Any], side: int) -> str:
 
 def picture(text: str, side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Render SVG text to RGBA, straight alpha, shape (side, side, 4)."""
+    import resvg_py  # of the extra `icons`: the tests of the shipped files need the rest of this module without it
+
     png = resvg_py.svg_to_bytes(svg_string=text, width=side, height=side, skip_system_fonts=True)
     return np.array(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
