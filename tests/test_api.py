@@ -2,7 +2,6 @@
 
 import shutil
 import tarfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +13,12 @@ import maotune
 from maotune.data.sets.dataset import UnreadableImage
 from maotune.recipe import RecipeError
 from maotune.train.session import CheckpointError
-from tests.toys import COLOURS, paint, paint_photos, toy_clip
+from tests.toys import COLOURS, paint, toy_clip
 
 SMALL = {"shots": 3, "epochs": 2, "data__views": 1, "learner__context_length": 4, "train__warmup_epochs": 0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of its own, in which relative paths count, with ``photos`` and ``heap``."""
-    root = tmp_path_factory.mktemp("api")
-    paint_photos(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("MAOTUNE_CACHE", str(root / "cache"))
-        yield root
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,9 @@ import maotune
 from maotune.learners import LEARNERS
 from maotune.recipe import RecipeError
 from maotune.train.session import CheckpointError, load_prompts
-from tests.toys import paint_photos, toy_clip
+from tests.toys import toy_clip
 
 ABSENT = object()
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("saved")
-    paint_photos(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("MAOTUNE_CACHE", str(root / "cache"))
-        yield root
 
 
 @pytest.fixture(scope="module")

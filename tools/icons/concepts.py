@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.icons.duplicates import SAME, clusters, correlation, normalised, read_thumbs
+from tools.icons.duplicates import SAME, clusters, correlation, normalised, thumbs_of
 from tools.icons.names import clean
 from tools.icons.render import read_set
 from tools.icons.sources import artist_of, draws_for_the_suite, icon_sets
@@ -53,8 +53,6 @@ class Drawing:
     artist: str
     prefix: str
     name: str
-    row: int
-    """Its row in the renders of its set."""
 
     @property
     def label(self) -> str:
@@ -110,9 +108,9 @@ def gather(work: Path, rules: dict[str, Any]) -> list[Concept]:
     for prefix in sorted(sets):
         if sets[prefix].free and draws_for_the_suite(prefix):
             artist = artist_of(sets, prefix)
-            for row, name in enumerate(read_set(work, prefix)[1]):
+            for name in read_set(work, prefix)[1]:
                 if (key := owner.get(clean(name))) is not None:
-                    drawings[key].append(Drawing(artist, prefix, name, row))
+                    drawings[key].append(Drawing(artist, prefix, name))
     concepts = []
     for dataset, entry in rules.items():
         for name in entry.get("classes", {}) if isinstance(entry, dict) else ():
@@ -123,14 +121,9 @@ def gather(work: Path, rules: dict[str, Any]) -> list[Concept]:
                 if seen[drawing.artist] <= PER_ARTIST:
                     concept.candidates.append(drawing)
             if concept.candidates:
-                concept.thumbs = thumbs_of(work, concept.candidates)
+                concept.thumbs = thumbs_of(work, (one.label for one in concept.candidates))
             concepts.append(concept)
     return concepts
-
-
-def thumbs_of(work: Path, drawings: list[Drawing]) -> NDArray[np.float32]:
-    """Thumbnails of drawings: (N, 32, 32)."""
-    return np.stack([read_thumbs(work, one.prefix)[one.row] for one in drawings]).astype(np.float32)
 
 
 def drop_ambiguous(concepts: list[Concept]) -> int:

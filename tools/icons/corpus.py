@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tools.icons.concepts import names_of, read_rules
-from tools.icons.duplicates import SAME, copies, normalised, read_thumbs
+from tools.icons.duplicates import SAME, copies, normalised, read_thumbs, thumbs_of
 from tools.icons.names import clean, emoji_slug, split_joined
 from tools.icons.render import read_set
 from tools.icons.sources import (
@@ -145,15 +145,7 @@ class HoldOut:
                 for drawing in chosen_of_class:
                     self.taken.add((name, artist_of(sets, drawing.split(":")[0])))
                     drawings.add(drawing)
-        rows: defaultdict[str, list[str]] = defaultdict(list)
-        for drawing in sorted(drawings):
-            prefix, name = drawing.split(":", 1)
-            rows[prefix].append(name)
-        thumbs = []
-        for prefix, names in rows.items():
-            place = {name: row for row, name in enumerate(read_set(work, prefix)[1])}
-            thumbs.append(read_thumbs(work, prefix)[[place[name] for name in names]])
-        self.rows = normalised(np.concatenate(thumbs).astype(np.float32))
+        self.rows = normalised(thumbs_of(work, sorted(drawings)))
         styles = sorted(style for side in SHIFT_STYLES.values() for style in side)
         self.shift = np.concatenate([colored_thumbnails(read_set(work, s)[0]) for s in styles if sets[s].colored]).T
 
@@ -174,6 +166,13 @@ class HoldOut:
                 marks = colored_thumbnails(np.asarray(pictures[rows[start : start + 2048]]))
                 same[start : start + 2048] |= (marks @ self.shift).max(axis=1) >= SAME
         return same
+
+
+def corpus_drawings(work: Path) -> list[str]:
+    """All pictures of the corpus as `style:name`, sorted by style and name."""
+    index = json.loads((work / "corpus" / "index.json").read_text(encoding="utf-8"))
+    pairs = (pair for kind in ("mono", "color") for pair in zip(index[kind]["set"], index[kind]["name"], strict=True))
+    return [f"{prefix}:{name}" for prefix, name in sorted(pairs)]
 
 
 def _order(key: str) -> bytes:

@@ -7,6 +7,7 @@ The blur makes the measure nearly blind to the width of a stroke.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+
+from tools.icons.render import read_set
 
 SAME = 0.97
 """Correlation from which two drawings count as one."""
@@ -69,6 +72,19 @@ def read_thumbs(work: Path, prefix: str) -> NDArray[np.float16]:
         np.save(path, thumbnails(pictures).astype(np.float16))
     rows: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return rows
+
+
+@cache
+def _row_of(work: Path, prefix: str) -> dict[str, int]:
+    return {name: row for row, name in enumerate(read_set(work, prefix)[1])}
+
+
+def thumbs_of(work: Path, drawings: Iterable[str]) -> Floats:
+    """Thumbnails of drawings (`style:name`), in their order: (N, 32, 32)."""
+    named = (drawing.split(":", 1) for drawing in drawings)
+    return np.stack([read_thumbs(work, prefix)[_row_of(work, prefix)[name]] for prefix, name in named]).astype(
+        np.float32
+    )
 
 
 def normalised(thumbs: Floats) -> Floats:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.icons.duplicates import normalised, read_thumbs
-from tools.icons.render import read_set
+from tools.icons.corpus import corpus_drawings
+from tools.icons.duplicates import normalised, thumbs_of
 
 OUT = Path(__file__).parents[2] / "tests" / "golden" / "iconclip-corpus.zip"
 BITS = 128
@@ -34,28 +33,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/icons"), help="where the corpus is")
     work: Path = parser.parse_args().work
-    index = json.loads((work / "corpus" / "index.json").read_text(encoding="utf-8"))
-    icons = sorted(
-        (prefix, name)
-        for kind in ("mono", "color")
-        for prefix, name in zip(index[kind]["set"], index[kind]["name"], strict=True)
-    )
-    marks = []
-    for prefix in sorted({prefix for prefix, _ in icons}):
-        place = {name: row for row, name in enumerate(read_set(work, prefix)[1])}
-        rows = [place[name] for style, name in icons if style == prefix]
-        marks.append(hashes(read_thumbs(work, prefix)[rows].astype(np.float32)))
+    drawings = corpus_drawings(work)
     buffer = io.BytesIO()
-    np.save(buffer, np.concatenate(marks))
+    np.save(buffer, hashes(thumbs_of(work, drawings)))
     with zipfile.ZipFile(OUT, "w") as archive:
         for entry, content in (
-            ("icons.txt", "\n".join(f"{prefix}:{name}" for prefix, name in icons).encode()),
+            ("icons.txt", "\n".join(drawings).encode()),
             ("hashes.npy", buffer.getvalue()),
         ):
             info = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, content, compresslevel=9)
-    print(f"{len(icons)} icons, {OUT.stat().st_size / 1e6:.2f} MB")
+    print(f"{len(drawings)} icons, {OUT.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

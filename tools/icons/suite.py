@@ -14,7 +14,7 @@ import io
 import json
 import re
 import zipfile
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from maotune.data.sets.icons import FIRST_EDITION, FOLDER, SETS, SIZE, SPLITS
 from tools.icons.concepts import deal
-from tools.icons.duplicates import SAME, copies, correlation, normalised, read_thumbs, thumbnails
-from tools.icons.render import picture, read_set, svg
+from tools.icons.corpus import corpus_drawings
+from tools.icons.duplicates import SAME, copies, correlation, normalised, thumbnails, thumbs_of
+from tools.icons.render import picture, svg
 
 COMPOSITION: dict[str, Any] = {
     "scale": [0.55, 1.0],
@@ -158,16 +159,7 @@ def premultiplied(content: bytes) -> NDArray[np.uint8]:
 
 def corpus_rows(work: Path) -> NDArray[np.float32]:
     """Normalised thumbnails of all pictures of the pretraining: (N, 1024)."""
-    index = json.loads((work / "corpus" / "index.json").read_text(encoding="utf-8"))
-    rows: defaultdict[str, list[str]] = defaultdict(list)
-    for kind in ("mono", "color"):
-        for prefix, name in zip(index[kind]["set"], index[kind]["name"], strict=True):
-            rows[prefix].append(name)
-    thumbs = []
-    for prefix, names in rows.items():
-        place = {name: row for row, name in enumerate(read_set(work, prefix)[1])}
-        thumbs.append(read_thumbs(work, prefix)[[place[name] for name in names]])
-    return normalised(np.concatenate(thumbs).astype(np.float32))
+    return normalised(thumbs_of(work, corpus_drawings(work)))
 
 
 def webp(image: Image.Image) -> bytes:
