@@ -20,6 +20,7 @@ from maotune.learners.promptsrc import PromptSRC
 from maotune.learners.taskres import TaskRes
 from maotune.learners.tcp import TCP
 from maotune.learners.tip_adapter import TipAdapter
+from maotune.learners.upt import UPT
 from maotune.learners.vpt import VPT
 
 LEARNERS: dict[str, type[AbstractLearner]] = {
@@ -34,6 +35,7 @@ LEARNERS: dict[str, type[AbstractLearner]] = {
     "promptsrc": PromptSRC,
     "coprompt": CoPrompt,
     "promptkd": PromptKD,
+    "upt": UPT,
     "taskres": TaskRes,
     "linear": LinearProbe,
     "lp++": LPPlusPlus,

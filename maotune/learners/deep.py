@@ -4,6 +4,7 @@
 tokens. The outputs of the last prompted layer are not replaced.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -156,6 +157,46 @@ class DeepPromptLearner(AbstractLearner):
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
         """Return (H, d) features of the prompts of the classes ``only``."""
         return self.text.encode(only)
+
+    def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
+        """Return the cross-entropy."""
+        return {"cross_entropy": classify(output.logits, batch.labels)}
+
+
+class JointPromptLearner(AbstractLearner):
+    """A learner whose prompts of both towers are made together, once in a forward pass; its loss is the cross-entropy.
+
+    Layers that draw random numbers (dropout) then give both towers the same prompts.
+    """
+
+    tunes_image_tower = True
+    uses_frozen_features = False
+
+    @abstractmethod
+    def prompts(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Return the prompts (L, W) of the first text layers, and those (L, V) of the first image layers."""
+
+    @abstractmethod
+    def encode_texts(self, prompts: Sequence[Tensor], only: Tensor | None) -> Tensor:
+        """Return (H, d) features of the texts of the classes ``only`` with these prompts."""
+
+    @abstractmethod
+    def encode_images(self, prompts: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Return (B, d) features of the images with these prompts."""
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """Return (B, d) features of the images, with the visual prompts."""
+        return self.encode_images(self.prompts()[1], batch)
+
+    def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+        """Return (H, d) features of the prompts of the classes ``only``."""
+        return self.encode_texts(self.prompts()[0], only)
+
+    def forward(self, batch: Batch, only: Tensor | None = None) -> Output:
+        """Return features and scores. See ``AbstractLearner.forward``."""
+        textual, visual = self.prompts()
+        image, text = self.encode_images(visual, batch), self.encode_texts(textual, only)
+        return Output(image, text, self.logits(image, text, only))
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
         """Return the cross-entropy."""

@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "promptsrc": {"text_depth": 2, "visual_depth": 3, "templates": ("a photo of a {}.", "the {} in art.")},
     "coprompt": {"depth": 2, "descriptions": {name: [f"{name}, seen", "an animal"] for name in (*CLASSES, *OTHERS)}},
     "promptkd": {"depth": 2},
+    "upt": {"context_length": 3},
 }
 """Settings under which a learner fits a toy CLIP of three layers and 20 tokens; the others keep their defaults."""
 

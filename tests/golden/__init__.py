@@ -15,8 +15,9 @@ def _folder(variable: str, archive: str) -> Path:
     if given := os.environ.get(variable):
         return Path(given)
     folder = Path(_unpacked.name) / archive
-    with zipfile.ZipFile(Path(__file__).parent / f"{archive}.zip") as numbers:
-        numbers.extractall(folder)
+    for path in Path(__file__).parent.glob(f"{archive}*.zip"):
+        with zipfile.ZipFile(path) as numbers:
+            numbers.extractall(folder)
     return folder
 
 
