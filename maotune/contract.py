@@ -6,7 +6,7 @@ places: the ``Batch`` (data), the bound classes (vocabulary) and ``Classify`` (c
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -192,3 +192,20 @@ class Stage:
     updates: int | None = None
     batch_size: int | None = None
     """Batches per epoch and images per batch, where known before the stage begins: for estimates of its duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictors:
+    """Whose prompts predict which classes: names of stages, or ``zeroshot``. It stands beside the list of stages.
+
+    Plain tuning is ``Predictors("plain", "plain")``, MAO is ``Predictors("base", "new")``.
+    """
+
+    base: str
+    """For lists of base classes (those with labelled images) alone."""
+    new: str
+    """For all other lists of classes."""
+
+    def of(self, classes: Collection[str], base_classes: Collection[str]) -> str:
+        """Return whose prompts predict among ``classes``."""
+        return self.base if {*classes} <= {*base_classes} else self.new

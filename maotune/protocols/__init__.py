@@ -1,4 +1,4 @@
-"""Protocols: which images are tuned on and scored, and whose prompts score them."""
+"""Protocols: which images are tuned on, and which are scored."""
 
 from collections.abc import Mapping
 

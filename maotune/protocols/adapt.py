@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from maotune.contract import Predictors
 from maotune.data.draw import UnlabelledPool, few_shot
 from maotune.data.images.threads import map_in_threads
 from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage
@@ -62,8 +63,8 @@ class Adapt(Protocol):
             left_out=(*train_left_out, *pool_left_out),
         )
 
-    def choose(self, accuracies: Accuracies) -> dict[str, str]:
-        """All tests by the prompts that are best on the validation images; without any, by those of the last stage.
+    def choose(self, predictors: Predictors, accuracies: Accuracies) -> Predictors:
+        """All classes by the prompts that are best on the validation images; without any, by those of the last stage.
 
         Zero-shot CLIP's are among them, so that tuning never makes it worse there.
         """
@@ -75,7 +76,7 @@ class Adapt(Protocol):
                 "no validation images: the tuned prompts are used without knowing whether zero-shot CLIP is better"
             )
             best = stages[-1] if stages else zeroshot
-        return dict.fromkeys(accuracies[zeroshot] or ("any",), best)
+        return Predictors(best, best)
 
     def known_classes(self, tuned: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         """All classes that have a name."""

@@ -1,10 +1,10 @@
 """Base-to-new generalisation (paper, Table 1): labelled images of base classes, unlabelled ones of new classes."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from maotune.data.draw import base_new, draw_unlabelled_pool, few_shot, leave_held_out
 from maotune.data.sets.dataset import Dataset
-from maotune.protocols.protocol import Accuracies, DrawSettings, Protocol, Splits, Test, scored, tunable
+from maotune.protocols.protocol import DrawSettings, Protocol, Splits, Test, scored, tunable
 from maotune.train.evaluate import harmonic_mean
 
 
@@ -50,19 +50,6 @@ class BaseToNew(Protocol):
             templates=dataset.templates,
         )
 
-    def choose(self, accuracies: Accuracies) -> dict[str, str]:
-        """Base classes by the prompts of the first stage, new ones by those of the last.
-
-        The paper's Tables 4 and 8 can be read no other way.
-        """
-        *stages, zeroshot = accuracies
-        stages = stages or [zeroshot]
-        return {"base": stages[0], "new": stages[-1]}
-
     def means(self, splits: Splits, accuracy: Mapping[str, float]) -> dict[str, float]:
         """Add the harmonic mean ``h`` of base and new."""
         return {**accuracy, "h": harmonic_mean(accuracy["base"], accuracy["new"])}
-
-    def prompts_for(self, classes: Collection[str], tuned: Sequence[tuple[str, ...]], chosen: Mapping[str, str]) -> str:
-        """Those for base classes where all of ``classes`` are base classes, else those for new classes."""
-        return chosen["base" if {*classes} <= {*tuned[0]} else "new"]

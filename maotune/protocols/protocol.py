@@ -1,4 +1,4 @@
-"""The interface of protocols: which images are tuned on, which are scored, and whose prompts score them."""
+"""The interface of protocols: which images are tuned on, and which are scored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from maotune.contract import Predictors
 from maotune.data.draw import PoolMode, UnlabelledPool
 from maotune.data.sets.dataset import Dataset, Sample, Skipped
 
@@ -99,10 +100,9 @@ class Protocol(ABC):
             ValueError: the data do not fit the protocol.
         """
 
-    def choose(self, accuracies: Accuracies) -> dict[str, str]:
-        """Return for each test whose prompts score it: here, those of the last stage."""
-        *stages, zeroshot = accuracies
-        return dict.fromkeys(accuracies[zeroshot], stages[-1] if stages else zeroshot)
+    def choose(self, predictors: Predictors, accuracies: Accuracies) -> Predictors:
+        """Return whose prompts predict: here the ``predictors`` of the method, whatever the accuracies."""
+        return predictors
 
     def means(self, splits: Splits, accuracy: Mapping[str, float]) -> dict[str, float]:
         """Return the accuracies by test, with what sums them up (``h``, ``average``)."""
@@ -111,16 +111,6 @@ class Protocol(ABC):
     def known_classes(self, tuned: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         """Return the classes to predict among by default, from the classes of the stages in order."""
         return tuned[0]
-
-    def prompts_for(self, classes: Collection[str], tuned: Sequence[tuple[str, ...]], chosen: Mapping[str, str]) -> str:
-        """Return whose prompts predict ``classes``.
-
-        Args:
-            classes: any names.
-            tuned: the classes of the stages in order.
-            chosen: what ``choose`` returned.
-        """
-        return next(iter(chosen.values()))
 
 
 def scored(dataset: Dataset, split: Split, tuned: Collection[str]) -> Sequence[Sample]:

@@ -1,6 +1,7 @@
 """The result of a run, and its file."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
+from maotune.contract import Predictors
 from maotune.files import DamagedFile, read_json, write_json
 from maotune.runs.record import read_record
 from maotune.train.session import CheckpointError
@@ -47,7 +49,7 @@ class Result:
     """Accuracy by test, and what sums them up: ``base``, ``new`` and their harmonic mean ``h``; ``val`` and ``test`` in
     adapt; ``all`` in few-shot; the data sets and their ``average`` in cross-dataset."""
     scored_with: dict[str, str]
-    """Test -> the stage whose prompts scored it."""
+    """Test -> the stage whose prompts scored it, or ``zeroshot``."""
     zeroshot: dict[str, float]
     """``scores`` of zero-shot CLIP."""
     stages: list[StageResult]
@@ -72,6 +74,18 @@ class Result:
     """Settings that are not the paper's: dotted key -> value ``here`` and in the ``paper``. Older versions: none."""
     remarks: list[str] = field(default_factory=list)
     """What is wrong with copies of pictures (two labels, tuned on and scored), and which show nothing."""
+    predictors: Predictors | None = None
+    """Whose prompts predict which classes, also in lists that were not scored. Older versions: none."""
+
+    def prompts_for(self, classes: Collection[str], base_classes: Collection[str]) -> str:
+        """Return whose prompts predict among ``classes``.
+
+        Raises:
+            LookupError: a result of an older version does not say.
+        """
+        scored_with = [*self.scored_with.values()]  # of base and new, in this order, or of tests that all have the same
+        predictors = self.predictors or Predictors(scored_with[0], scored_with[-1])
+        return predictors.of(classes, base_classes)
 
     def save(self, folder: Path) -> None:
         """Write ``result.json`` atomically."""

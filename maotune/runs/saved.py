@@ -80,7 +80,7 @@ def read_saved_run(path: Path) -> SavedRun:
     try:
         metadata = _Metadata.model_validate(content)
         recipe, result = Recipe.from_record(metadata.recipe), read_record(Result, metadata.result)
-        _check_names(result, list(metadata.stages.values()), [*metadata.stages, ZEROSHOT])
+        _check_names(result, metadata.stages)
     except ValidationError as error:
         raise CheckpointError(_damaged(path, explain(error, _Metadata))) from error
     except ValueError as error:
@@ -99,17 +99,18 @@ def _damaged(path: Path, reason: object) -> str:
     return f"{path} was written by another version of maotune, or is damaged: {reason}"
 
 
-def _check_names(result: Result, classes: list[tuple[str, ...]], prompts: list[str]) -> None:
-    """Check that the protocol finds the prompts of known classes, and of others, and that zero-shot has its texts."""
-    protocol = PROTOCOLS[choose("protocol", result.protocol, PROTOCOLS)]
+def _check_names(result: Result, stages: Mapping[str, tuple[str, ...]]) -> None:
+    """Check that prompts are found for known classes, and for others, and that zero-shot has its texts."""
+    choose("protocol", result.protocol, PROTOCOLS)
+    base_classes = next(iter(stages.values()))
     try:
-        chosen = [protocol.prompts_for(each, classes, result.scored_with) for each in (*classes, ("",))]
-    except (LookupError, StopIteration) as error:
+        chosen = [result.prompts_for(each, base_classes) for each in (*stages.values(), ("",))]
+    except LookupError as error:
         raise ValueError(f"result.scored_with: {result.scored_with} does not say which prompts predict") from error
     if not 0 < len(result.templates) <= 1000 or any("{}" not in each for each in result.templates):
         raise ValueError("result.templates: expected 1 to 1000 texts with {} for the class name")
     for name in chosen:
-        choose("prompts in result.scored_with", name, prompts)
+        choose("prompts in result.predictors", name, [*stages, ZEROSHOT])
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from maotune.clip import FrozenCLIP
-from maotune.contract import AbstractLearner, Stage
+from maotune.contract import AbstractLearner, Predictors, Stage
 from maotune.learners.zeroshot import ZeroShot
-from maotune.mao.methods import ZEROSHOT, build_stages
+from maotune.mao.methods import ZEROSHOT, build_stages, predictors_of
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
 from maotune.mao.stages import Task, count_candidates, hard_negative_table
 from maotune.printable import without_folders
@@ -154,7 +154,17 @@ def tune_and_score(
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
     result = _result(
-        recipe, departing, pipeline, drawn, data, history, evaluations, labels, learner if stages else None, start
+        recipe,
+        departing,
+        pipeline,
+        drawn,
+        data,
+        history,
+        evaluations,
+        predictors_of(recipe.method, task, recipe.mao),
+        labels,
+        learner if stages else None,
+        start,
     )
     prompts = {
         stage.name: StagePrompts(stage.classes, record.prompts or {})
@@ -260,6 +270,7 @@ def _result(
     data: DataRecord,
     history: History,
     evaluations: Evaluations,
+    predictors: Predictors,
     labels: PseudoLabels | None,
     learner: AbstractLearner | None,
     start: float,
@@ -270,7 +281,8 @@ def _result(
         prompts: {name: evaluation.accuracy for name, evaluation in by_test.items()}
         for prompts, by_test in evaluations.items()
     }
-    chosen = protocol.choose(accuracies)
+    predictors = protocol.choose(predictors, accuracies)
+    scored_with = {name: predictors.of(test.classes, splits.classes) for name, test in splits.tests.items()}
     stages: list[StageResult] = [
         {
             "name": record.name,
@@ -289,9 +301,10 @@ def _result(
         method=recipe.method,
         seed=recipe.seed,
         shots=recipe.data.shots,
-        scores=protocol.means(splits, {name: accuracies[chosen[name]][name] for name in splits.tests}),
-        scored_with=chosen,
-        mean_per_class={name: evaluations[chosen[name]][name].mean_per_class for name in splits.tests},
+        scores=protocol.means(splits, {name: accuracies[prompts][name] for name, prompts in scored_with.items()}),
+        scored_with=scored_with,
+        predictors=predictors,
+        mean_per_class={name: evaluations[prompts][name].mean_per_class for name, prompts in scored_with.items()},
         zeroshot=protocol.means(splits, accuracies[ZEROSHOT]),
         stages=stages,
         pseudo_labels=labels.report(splits.unlabelled.true_labels) if labels and splits.unlabelled else None,

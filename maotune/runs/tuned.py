@@ -75,8 +75,8 @@ class Run:
         Args:
             classes: any names, also ones never tuned on; or one text: the path of a class names file, or ``a,b,c``.
             prompts: a stage of ``stages``, ``zeroshot``, or ``auto``: in the protocol adapt those that scored best on
-                validation images; in base-to-new those of the first stage where all of ``classes`` were tuned on there,
-                else, as in the other protocols, those of the last.
+                validation images; else those that the method has for lists of base classes alone, or for other lists
+                (``result.predictors``).
 
         Raises:
             RecipeError: no such prompts. ValueError: a class name that does not fit.
@@ -206,8 +206,7 @@ class Run:
         return [stage.classes for stage in self.stages.values()]
 
     def _prompts_for(self, classes: Sequence[str]) -> str:
-        protocol = PROTOCOLS[self.result.protocol]
-        return protocol.prompts_for(classes, self._tuned_classes, self.result.scored_with)
+        return self.result.prompts_for(classes, self.classes)
 
 
 def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None, allow_download: bool = False) -> Run:

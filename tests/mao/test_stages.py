@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from maotune.contract import AbstractLearner
+from maotune.contract import AbstractLearner, Predictors
 from maotune.data.batches import RandomSampler, SampleBatches
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
-from maotune.mao.methods import METHODS, build_stages
+from maotune.mao.methods import METHODS, ZEROSHOT, build_stages, predictors_of
 from maotune.mao.pseudo_labels import PseudoLabelStore
 from maotune.mao.sampler import StretchedSampler
 from maotune.mao.settings import MaoSettings
@@ -157,6 +157,20 @@ def test_every_method_is_tested_and_explained():
     assert all(method.summary for method in METHODS.values())
     with pytest.raises(ValueError, match="unknown method 'maoo'; there are zeroshot, plain, mao"):
         build_stages("maoo", task(), MaoSettings())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_base_classes_are_predicted_by_the_first_stage_and_new_ones_by_the_last(method):
+    learns_nothing = method in (ZEROSHOT, "distill")
+    names = [method] if learns_nothing else [stage.name for stage in build_stages(method, task(), MaoSettings())]
+    assert predictors_of(method, task(), MaoSettings()) == Predictors(names[0], names[-1])
+
+
+@pytest.mark.parametrize("method", ["mao", "random-candidates", "hard-full"])
+def test_the_base_stage_predicts_all_where_the_protocol_has_no_new_one(method):
+    alone = task(new_stage=False, new_classes=(), unlabelled=None)
+    assert [stage.name for stage in build_stages(method, alone, MaoSettings())] == ["base"]
+    assert predictors_of(method, alone, MaoSettings()) == Predictors("base", "base")
 
 
 def test_batches_of_the_base_stage():

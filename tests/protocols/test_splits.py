@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from maotune.contract import Predictors
 from maotune.data.draw import few_shot as drawn_by_coop
 from maotune.data.sets.dataset import Dataset, Sample
 from maotune.protocols import PROTOCOLS
@@ -163,27 +164,32 @@ def test_adapt_never_chooses_prompts_below_zeroshot_on_validation(
     tests = {
         name: {"val": val, "test": 100 - val} for name, val in {"base": base, "new": new, "zeroshot": zeroshot}.items()
     }
-    assert PROTOCOLS["adapt"].choose(tests) == {"val": chosen, "test": chosen}, "test has no say"
+    predictors = PROTOCOLS["adapt"].choose(Predictors("base", "new"), tests)
+    assert predictors == Predictors(chosen, chosen), "test has no say"
 
 
 def test_without_validation_images_the_last_prompts_are_used_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    assert PROTOCOLS["adapt"].choose({"base": {"test": 60.0}, "new": {"test": 50.0}, "zeroshot": {"test": 70.0}}) == {
-        "test": "new"
-    }
+    accuracies = {"base": {"test": 60.0}, "new": {"test": 50.0}, "zeroshot": {"test": 70.0}}
+    assert PROTOCOLS["adapt"].choose(Predictors("base", "base"), accuracies) == Predictors("new", "new")
     assert "no validation images" in caplog.text
 
 
-def test_base_classes_are_scored_with_the_base_stage_and_new_ones_with_the_new_stage() -> None:
-    zeroshot = {"base": 1.0, "new": 1.0}
-    assert PROTOCOLS["base-to-new"].choose({"base": zeroshot, "new": zeroshot, "zeroshot": zeroshot}) == {
-        "base": "base",
-        "new": "new",
-    }
-    assert PROTOCOLS["base-to-new"].choose({"plain": zeroshot, "zeroshot": zeroshot}) == {
-        "base": "plain",
-        "new": "plain",
-    }
-    assert PROTOCOLS["base-to-new"].choose({"zeroshot": zeroshot}) == {"base": "zeroshot", "new": "zeroshot"}
+@pytest.mark.parametrize("protocol", ["base-to-new", "cross-dataset", "few-shot"])
+def test_whose_prompts_predict_is_the_business_of_the_method(protocol: str) -> None:
+    method = Predictors("base", "new")
+    worse = {"base": {"all": 1.0}, "new": {"all": 2.0}, "zeroshot": {"all": 9.0}}
+    assert PROTOCOLS[protocol].choose(method, worse) == method
+
+
+def test_base_prompts_predict_lists_of_base_classes_alone() -> None:
+    method = Predictors("base", "new")
+    assert [method.of(classes, ("ant", "bee")) for classes in (["bee"], ["bee", "ant"], ["ant", "cow"], ["cow"])] == [
+        *("base", "base"),
+        *("new", "new"),
+    ]
+
+
+def test_h_is_the_harmonic_mean_of_base_and_new() -> None:
     assert PROTOCOLS["base-to-new"].means(base_to_new(dataset(), 2, 1, "balanced"), {"base": 80.0, "new": 40.0}) == {
         "base": 80.0,
         "new": 40.0,
@@ -215,8 +221,6 @@ def test_few_shot_tunes_and_scores_all_classes(split: Split) -> None:
     assert test.classes == dataset().classes
     assert contents(test.samples).isdisjoint(contents([*splits.shots, *splits.train]))
     assert len(test.samples) == {"test": 15, "val": 25, "held-out": 20}[split]
-    assert PROTOCOLS["few-shot"].choose({"base": {"all": 1.0}, "zeroshot": {"all": 9.0}}) == {"all": "base"}
-    assert PROTOCOLS["few-shot"].choose({"zeroshot": {"all": 9.0}}) == {"all": "zeroshot"}
 
 
 def named(name: str, classes: Sequence[str], **changes: Any) -> Dataset:
@@ -243,8 +247,8 @@ def test_cross_dataset_tunes_on_the_source_alone_and_scores_every_set_among_its_
         left = {"test": data.test, "val": data.val, "held-out": [s for s in data.train if s not in splits.shots]}
         assert contents(test.samples) == contents(left[split])
         assert contents(test.samples).isdisjoint(contents([*splits.shots, *splits.train]))
-    scores = {name: float(number) for number, name in enumerate(splits.tests)}
-    assert PROTOCOLS["cross-dataset"].choose({"plain": scores, "zeroshot": scores}) == dict.fromkeys(scores, "plain")
+    by_test = {name: Predictors("base", "new").of(test.classes, splits.classes) for name, test in splits.tests.items()}
+    assert by_test == {"photo": "base", "sketch": "base", "car": "new", "pet": "new"}
 
 
 def test_the_average_is_over_the_targets_without_those_that_show_the_classes_of_the_source() -> None:

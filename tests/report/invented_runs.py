@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from maotune.contract import Predictors
 from maotune.experiments.catalog import PlannedRun
 from maotune.mao.methods import ZEROSHOT
 from maotune.mao.pseudo_labels import PseudoLabels
@@ -58,7 +59,8 @@ def finish(trial: Trial, quality: Quality) -> None:
         name: _evaluation(splits.tests, name, quality(recipe, ZEROSHOT, name), known) for name in splits.tests
     }
     accuracies = {stage: {name: one.accuracy for name, one in of.items()} for stage, of in scored.items()}
-    chosen = recipe.protocol_in_use.choose(accuracies)
+    predictors = recipe.protocol_in_use.choose(Predictors(names[0], names[-1]), accuracies)
+    chosen = {name: predictors.of(test.classes, splits.classes) for name, test in splits.tests.items()}
     made = _pseudo_labels(splits, random) if "new" in names else None
     trial.folder.mkdir(exist_ok=True)
     Result(
