@@ -5,6 +5,7 @@ from typing import Any
 
 from maotune.clip import FrozenCLIP
 from maotune.recipe import load_recipe
+from maotune.runs.clip_choice import choose_clip
 from maotune.runs.events import Callback
 from maotune.runs.tune import tune_recipe
 from maotune.runs.tuned import Run, load_run
@@ -35,14 +36,17 @@ def tune(
             ``learner="kgcoop"``, ``learner__context_length=4``.
 
     Raises:
-        RecipeError: unknown settings or names.
+        RecipeError: unknown settings or names; or the images are no icons, no CLIP is named, and none is in the cache.
         CheckpointError: ``folder`` holds another run, or this one and ``resume`` is off.
         ValueError: the data cannot be used.
     """
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
     if source is not None:
         overrides["data.source"] = str(source)
-    return tune_recipe(load_recipe(recipe, overrides), folder, resume=resume, clip=clip, callback=callback)
+    asked = load_recipe(recipe, overrides)
+    if clip is None and (name := choose_clip(asked)):
+        asked = load_recipe(recipe, {**overrides, "clip.source": name})
+    return tune_recipe(asked, folder, resume=resume, clip=clip, callback=callback)
 
 
 load = load_run

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from rich.segment import Segment
 from maotune.printable import escape_controls
 
 if TYPE_CHECKING:
+    from maotune.recipe import Recipe
     from maotune.runs.events import Callback
 
 app = typer.Typer(
@@ -44,6 +45,14 @@ Root = Annotated[Path | None, typer.Option(help="Folder of the data (CoOp's layo
 Activation = Annotated[
     str | None, typer.Option(help="quick_gelu or gelu, where the files of a CLIP do not tell; default: as they say.")
 ]
+ClipName = Annotated[
+    str | None,
+    typer.Option(
+        help="ViT-B/16 and the like (downloaded once), a folder, a hub id, a .pt file, or iconclip, which ships with "
+        "maotune. Default: iconclip for the shipped icons; else a CLIP of the local cache."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Use IconCLIP for one's own images, without being asked.")]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
@@ -51,6 +60,26 @@ Settings = Annotated[
         help="Settings of the recipe, with dotted keys: learner.context_length=4. shots=4 is short for data.shots=4.",
     ),
 ]
+
+
+def name_clip(recipes: "Iterable[Recipe]", yes: bool) -> dict[str, str]:
+    """Return the CLIP, as an override, for the first recipe whose images are no icons and that names none.
+
+    Where only IconCLIP is here, and ``yes`` is not set, the user is asked on a terminal, and refused without one.
+
+    Raises:
+        RecipeError: see there.
+    """
+    from maotune.runs.clip_choice import choose_clip
+
+    def accept_icons(warning: str) -> bool:
+        if not (yes or sys.stdin.isatty()):
+            return False
+        err.print(f"{warning}.", markup=False, highlight=False, soft_wrap=True)
+        return yes or typer.confirm("Use IconCLIP all the same?", err=True)
+
+    clips = (choose_clip(recipe, accept_icons) for recipe in recipes)
+    return next(({"clip.source": clip} for clip in clips if clip), {})
 
 
 def each(key: str, values: str | None) -> list[dict[str, str]]:

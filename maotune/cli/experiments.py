@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maotune.cli.common import Activation, AsJson, Root, Settings, app, out, print_json
+from maotune.cli.common import Activation, AsJson, ClipName, Root, Settings, Yes, app, name_clip, out, print_json
 from maotune.cli.results import show_results, write_figures
 from maotune.cli.sweep_tables import (
     say,
@@ -53,7 +53,8 @@ def run(
     shots: Annotated[int | None, typer.Option(help="Labelled images per class.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs in all; MAO splits them between its stages.")] = None,
     root: Root = None,
-    clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,
+    clip: ClipName = None,
+    yes: Yes = False,
     activation: Activation = None,
     folder: Annotated[Path | None, typer.Option(help="Folder of the sweep; default: runs/EXPERIMENT.")] = None,
     jobs: Annotated[
@@ -81,7 +82,7 @@ def run(
     After a kill or a stop at any time, the same command resumes; what is finished is not run again.
     """
     from maotune.experiments.catalog import EXPERIMENTS, plan_runs
-    from maotune.recipe import RecipeError
+    from maotune.recipe import RecipeError, load_recipe
     from maotune.recipe.load import SHORT, parse_override
     from maotune.recipe.schema import choose
     from maotune.recipe.suites import find_suite
@@ -103,6 +104,8 @@ def run(
     }
     overrides = {SHORT.get(key, key): value for key, value in map(parse_override, settings or ())}
     overrides |= {key: value for key, value in options.items() if value is not None}
+    if chosen.make_figure is None:  # figures of batches need none
+        overrides |= name_clip((load_recipe(None, {**overrides, "data.source": source}) for source in sources), yes)
     planned = plan_runs(
         chosen,
         sources,

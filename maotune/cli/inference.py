@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from maotune.cli.common import Activation, AsJson, Root, app, err, out, print_json, progress
+from maotune.cli.common import Activation, AsJson, ClipName, Root, Yes, app, err, name_clip, out, print_json, progress
 from maotune.cli.results import show_results
 from maotune.printable import printable
 
@@ -23,7 +23,8 @@ def zeroshot(
     suite: Annotated[str, typer.Option(help="A suite of data sets.")] = "icons-11",
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
     templates: Annotated[str, typer.Option(help="dataset, ensemble, or a text with {} for the class.")] = "dataset",
-    clip: Annotated[str, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = "iconclip",
+    clip: ClipName = None,
+    yes: Yes = False,
     activation: Activation = None,
     root: Root = None,
     as_json: AsJson = False,
@@ -37,9 +38,12 @@ def zeroshot(
 
     choose("split", split, ("train", "val", "test"))
     sources = data.split(",") if data else find_suite(suite)
-    given = {"templates": templates, "clip.source": clip, "data.root": root}
-    given |= {"clip.activation": activation} if activation else {}
+    options = {"templates": templates, "clip.source": clip, "data.root": root, "clip.activation": activation}
+    given = {key: value for key, value in options.items() if value is not None}
     recipes = [load_recipe(None, {**given, "data.source": source}) for source in sources]
+    if named := name_clip(recipes, yes):
+        recipes = [load_recipe(None, {**given, **named, "data.source": source}) for source in sources]
+    clip = recipes[0].clip.source
     model = build_clip(recipes[0].clip)
     with progress() as listen:
         rows = [score_zeroshot(recipe, model, split, listen) for recipe in recipes]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maotune.cli.common import Activation, AsJson, Root, Settings, app, each, err, progress
+from maotune.cli.common import Activation, AsJson, ClipName, Root, Settings, Yes, app, each, err, name_clip, progress
 from maotune.cli.results import show_results
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def train(
     ] = None,
     classes: Annotated[Path | None, typer.Option(help="A text file of class names (own data).")] = None,
     root: Root = None,
-    clip: Annotated[str | None, typer.Option(help="iconclip, a folder, a hub id, a .pt file.")] = None,
+    clip: ClipName = None,
+    yes: Yes = False,
     activation: Activation = None,
     folder: Annotated[Path, typer.Option(help="Folder of runs, in which each has a folder of its own.")] = Path("runs"),
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
@@ -70,12 +71,15 @@ def train(
         "dept": {} if dept else None,
     }
     overrides = dict(map(parse_override, settings or ())) | {k: v for k, v in options.items() if v is not None}
-    recipes = [
-        load_recipe(recipe, {**overrides, **with_learner, **with_method, **with_seed})
+    variants = [
+        {**with_learner, **with_method, **with_seed}
         for with_learner in each("learner.name", learner)
         for with_method in each("method", method)
         for with_seed in each("seed", seeds)
     ]
+    recipes = [load_recipe(recipe, {**overrides, **change}) for change in variants]
+    if named := name_clip(recipes, yes):
+        recipes = [load_recipe(recipe, {**overrides, **named, **change}) for change in variants]
     comparison = DataComparison()
     chosen = [choose_run_folder(folder, each_recipe, comparison) for each_recipe in recipes]
     for run in chosen:

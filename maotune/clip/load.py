@@ -27,6 +27,14 @@ OPENAI = {
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
 """OpenAI's names of its models, and their ids on the Hugging Face hub."""
+PHOTO_CLIP = "ViT-B/16"
+"""The CLIP that is advised for photographs, the paper's."""
+PHOTO_CLIP_SIZE = "0.6 GB"
+"""What its download takes."""
+_PHOTO_CLIPS = ("laion/CLIP-ViT-", "facebook/metaclip-")
+"""How the hub ids of other CLIPs of photographs of any kind begin."""
+_WANTED = ["*.json", "*.safetensors"]
+"""Files of a model on the hub."""
 OPENAI_TOKENS = 49408
 """Size of the vocabulary of OpenAI's and open_clip's models."""
 CONFIG = "config.json"
@@ -153,10 +161,35 @@ class _NotDownloaded(FileNotFoundError):
     """A model of the hub is not in its cache, and is not to be downloaded."""
 
 
+def find_photo_clip() -> str | None:
+    """Return the name of a CLIP for photographs that is in the cache of the Hugging Face hub; None where there is none.
+
+    Known ones alone: OpenAI's, ViT-B/16 first, then others by name; a cache may hold CLIPs of tests or of one domain.
+    """
+    from huggingface_hub import constants
+
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))
+    others = [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+    known = [PHOTO_CLIP, *OPENAI, *(name for name in others if name.startswith(_PHOTO_CLIPS))]
+    return next((name for name in known if _cached(OPENAI.get(name, name))), None)
+
+
+def _cached(identity: str) -> Path | None:
+    """Return the folder of a model in the cache of the Hugging Face hub, where its weights are there, too."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with suppress(LocalEntryNotFoundError):
+        folder = Path(snapshot_download(identity, allow_patterns=_WANTED, local_files_only=True))
+        if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+            return folder
+    return None
+
+
 def _fetch(name: str, allow_download: bool) -> Path:
     """Return the local folder of a model on the Hugging Face hub; what is in the cache is not downloaded again."""
     from huggingface_hub import snapshot_download  # slow to import, and most users never need it
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     identity = OPENAI.get(name, name)
     if name.startswith("RN") and name[2:3].isdigit():
@@ -168,20 +201,17 @@ def _fetch(name: str, allow_download: bool) -> Path:
             f"no file or folder {name}: give the path of a CLIP, iconclip, owner/name on the Hugging Face hub, "
             f"or one of {', '.join(OPENAI)}"
         )
-    wanted = ["*.json", "*.safetensors"]
     try:
-        with suppress(LocalEntryNotFoundError):
-            folder = Path(snapshot_download(identity, allow_patterns=wanted, local_files_only=True))
-            if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
-                return folder
+        if folder := _cached(identity):
+            return folder
         if not allow_download:
             raise _NotDownloaded(
                 f"{name} is no file or folder here, and has not been downloaded before. It is fetched from the Hugging "
                 "Face hub only where you say so: clip=... or allow_download=True, on the command line --clip"
             )
-        folder = Path(snapshot_download(identity, allow_patterns=wanted))
+        folder = Path(snapshot_download(identity, allow_patterns=_WANTED))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(identity, allow_patterns=[*wanted, "*pytorch_model*.bin"]))
+            folder = Path(snapshot_download(identity, allow_patterns=[*_WANTED, "*pytorch_model*.bin"]))
         return folder
     except _NotDownloaded:
         raise

@@ -43,6 +43,7 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     pairs = [(SHORT.get(key, key), value) for key, value in pairs]
     pairs = [("learner.name" if key == "learner" and isinstance(value, str) else key, value) for key, value in pairs]
     tree: dict[str, Any] = {}
+    named = path is not None
     if path is None:
         path = _default_recipe(dict(pairs))
     name = str(path or "")
@@ -57,14 +58,16 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
             raise RecipeError(f"{path} is not YAML that can be read: {error}") from None
         if not isinstance(tree, dict):
             raise RecipeError(f"{path} holds a {type(tree).__name__}; a recipe is a mapping of settings")
+    if not named and isinstance(tree.get("clip"), dict):
+        tree["clip"].pop("source", None)  # a recipe that nobody has named does not choose the CLIP
     if isinstance(tree.get("learner"), str):
         tree["learner"] = {"name": tree["learner"]}
     learner = dict(pairs).get("learner.name")
     if learner is not None and isinstance(tree.get("learner"), dict) and tree["learner"].get("name", "coop") != learner:
         tree["learner"] = {}
     written = tree["learner"].get("name") if isinstance(tree.get("learner"), dict) else None
-    named = LEARNERS.get(str(learner or written))
-    if named is None or named.tunes_prompts:  # the epochs and learning rates of a protocol are of prompts
+    kind = LEARNERS.get(str(learner or written))
+    if kind is None or kind.tunes_prompts:  # the epochs and learning rates of a protocol are of prompts
         _apply_protocol(tree, dict(pairs).get("protocol"))
     for key, value in pairs:
         _put(tree, key, value)

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from maotune.contract import AbstractLearner
 from maotune.data.sets.catalog import names
+from maotune.data.sets.hub import PREFIX
+from maotune.data.sets.icons import SHIPPED
 from maotune.files import CHECKSUM
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
@@ -169,6 +171,13 @@ class Recipe(Settings):
         if isinstance(record, dict) and isinstance(record.get("data"), dict):
             record = {**record, "data": {"shared_views": True, "as_words": False, **record["data"]}}
         return cls.model_validate(record)
+
+    @property
+    def icon_model_by_default(self) -> bool:
+        """Whether images that are no icons would be classified by IconCLIP although nobody has named it."""
+        source = self.data.source
+        given = source in names() or source.startswith(PREFIX) or Path(source).expanduser().exists()
+        return given and source not in SHIPPED and "source" not in self.clip.model_fields_set
 
     def shareable(self) -> "Recipe":
         """Return the recipe without folders of this machine: of own files, folders and models only the names stay.

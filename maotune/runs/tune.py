@@ -11,6 +11,7 @@ import torch
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Predictors, Stage
+from maotune.data.sets.catalog import names
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages, predictors_of
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
@@ -20,6 +21,7 @@ from maotune.protocols.protocol import Splits
 from maotune.recipe.paper import Departures, departures, in_words
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
+from maotune.runs.clip_choice import warn_of_domain
 from maotune.runs.estimate import CostMeter, uses_pool
 from maotune.runs.events import Callback, RunPlan
 from maotune.runs.fingerprint import DataRecord, record_data
@@ -114,6 +116,8 @@ def tune_and_score(
     data = record_data(splits, skipped, recipe.mao.pool == "train")
     if folder is not None and resume:
         check_data(folder, recipe, data)
+    if recipe.data.source not in names() and (warning := warn_of_domain(recipe, pipeline, splits)):
+        drawn.remarks.append(warning)
     departing = departures(recipe.shareable())
     recipe = with_own_texts(recipe, splits.templates[0])
     torch.manual_seed(recipe.seed)

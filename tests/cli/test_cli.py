@@ -19,6 +19,7 @@ from tests.cli.conftest import Maotune
 
 COMMAND = Path(sys.executable).parent / "maotune"
 SMALL = ("--data", "icons-weather", "--shots", 2, "--epochs", 2, "data.views=1", "--json")
+ICONCLIP = ("--clip", "iconclip")
 METHODS = ("train", "--methods", "plain", "step-matched", "mao", "--seeds", 1, *SMALL)
 
 
@@ -151,7 +152,7 @@ def test_predict_prints_hostile_names_and_obeys_none(
 
 
 def test_own_images_are_adapted_to(maotune: Maotune, photos: Path) -> None:
-    own = ("--data", "photos/", "--unlabelled", "heap/", "--classes", "names.txt", "--mao", "--epochs", 2)
+    own = ("--data", "photos/", "--unlabelled", "heap/", "--classes", "names.txt", "--mao", "--epochs", 2, *ICONCLIP)
     answer = maotune("train", *own, "data.views=1", "--json", cwd=photos)
     assert answer.code == 0, answer.err
     (run,) = answer.json["runs"]
@@ -170,7 +171,7 @@ def test_own_images_are_adapted_to(maotune: Maotune, photos: Path) -> None:
 
 
 def test_mao_without_unlabelled_images_says_what_to_give(maotune: Maotune, photos: Path) -> None:
-    answer = maotune("train", "--data", "photos", "--mao", cwd=photos)
+    answer = maotune("train", "--data", "photos", "--mao", *ICONCLIP, cwd=photos)
     assert answer.code == 1
     assert "--unlabelled" in answer.err
     assert "base-only" in answer.err

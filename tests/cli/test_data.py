@@ -19,6 +19,7 @@ from tests.data.sets.test_archives import tar
 from tests.toys import COLOURS, paint, paint_photos
 
 PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
+TRAIN = ("train", "--clip", "iconclip")
 
 
 def jpeg(colour: tuple[int, int, int], seed: int) -> bytes:
@@ -68,7 +69,7 @@ def test_the_commands_of_the_page_run_in_their_order(maotune: Maotune, place: Pa
     commands = [line.partition("#")[0].replace('"', "").split() for line in re.findall(r"maotune (.*)", text)]
     assert [command[0] for command in commands] == ["data", "data", "data", "train", "data", "train", "train"]
     for command in commands:
-        quick = ["epochs=2", "data.shots=2"] if command[0] == "train" else []
+        quick = ["epochs=2", "data.shots=2", "--clip", "iconclip"] if command[0] == "train" else []
         answer = maotune(*command, *quick, cwd=place)
         assert answer.code == 0, f"{' '.join(command)}: {answer.err}"
     assert len([*(place / "runs").glob("*/result.json")]) == 3
@@ -193,7 +194,7 @@ def test_a_clean_folder_is_content(maotune: Maotune, tmp_path: Path) -> None:
 def test_what_is_left_out_of_a_run_is_in_its_result_and_strict_makes_it_an_error(
     maotune: Maotune, messy: Path, tmp_path: Path
 ) -> None:
-    train = ("train", "--data", messy, "protocol=few-shot", "epochs=1", "shots=4", "--folder", tmp_path / "runs")
+    train = (*TRAIN, "--data", messy, "protocol=few-shot", "epochs=1", "shots=4", "--folder", tmp_path / "runs")
     answer = maotune(*train, "--json")
     assert answer.code == 0, answer.err
     assert "photos: 3 classes (Lady Beetle, c0, ...), 27 images" in " ".join(answer.err.split())
@@ -214,9 +215,7 @@ def test_pictures_that_are_tuned_on_and_scored_are_in_plan_and_result(maotune: M
         with Image.open(image) as picture:
             picture.resize((64, 80)).save(photos / "train" / "rain" / f"again-{number}.png")
         shutil.copy(image, photos / "train" / "rain" / f"copy-{number}.png")
-    answer = maotune(
-        "train", "--data", photos, "protocol=few-shot", "epochs=1", "--folder", tmp_path / "runs", "--json"
-    )
+    answer = maotune(*TRAIN, "--data", photos, "protocol=few-shot", "epochs=1", "--folder", tmp_path / "runs", "--json")
     assert answer.code == 0, answer.err
     (run,) = answer.json["runs"]
     assert any(remark.startswith("2 of 20 training images are also test (all) images") for remark in run["remarks"])
@@ -227,7 +226,7 @@ def test_a_class_without_a_readable_training_image_is_an_error(maotune: Maotune,
     photos = paint_photos(tmp_path)
     for image in (photos / "train" / "rain").iterdir():
         image.write_bytes(image.read_bytes()[:60])
-    answer = maotune("train", "--data", photos, "epochs=1", "--folder", tmp_path / "runs")
+    answer = maotune(*TRAIN, "--data", photos, "epochs=1", "--folder", tmp_path / "runs")
     assert answer.code == 1
     assert "no training image of the class 'rain' can be read: 3 " in answer.err
 
@@ -236,7 +235,7 @@ def test_a_name_that_is_not_utf8_is_tuned_on_and_predicted(maotune: Maotune, tmp
     photos = paint_photos(tmp_path)
     first = min((photos / "train" / "rain").iterdir())
     os.rename(first, os.fsencode(first.parent) + b"/caf\xe9.png")
-    answer = maotune("train", "--data", photos, "epochs=1", "--folder", tmp_path / "runs")
+    answer = maotune(*TRAIN, "--data", photos, "epochs=1", "--folder", tmp_path / "runs")
     assert answer.code == 0, answer.err
     (run,) = (tmp_path / "runs").iterdir()
     predicted = maotune("predict", run, photos / "train" / "rain")
@@ -247,7 +246,7 @@ def test_a_name_that_is_not_utf8_is_tuned_on_and_predicted(maotune: Maotune, tmp
 
 def test_what_is_left_out_of_a_folder_to_predict_is_told(maotune: Maotune, messy: Path, tmp_path: Path) -> None:
     photos = paint_photos(tmp_path)
-    assert maotune("train", "--data", photos, "epochs=1", "--folder", tmp_path / "runs").code == 0
+    assert maotune(*TRAIN, "--data", photos, "epochs=1", "--folder", tmp_path / "runs").code == 0
     (run,) = (tmp_path / "runs").iterdir()
     answer = maotune("predict", run, messy / "owl", "--json")
     assert answer.code == 0, answer.err

@@ -12,7 +12,20 @@ from maotune.train.session import CheckpointError
 from tests.cli.conftest import Maotune
 from tests.toys import paint, paint_photos
 
-COMMAND = ("train", "--data", "photos", "--classes", "names.txt", "--epochs", 1, "--shots", 2, "data.views=1")
+ICONCLIP = ("--clip", "iconclip")
+COMMAND = (
+    "train",
+    "--data",
+    "photos",
+    "--classes",
+    "names.txt",
+    "--epochs",
+    1,
+    "--shots",
+    2,
+    "data.views=1",
+    *ICONCLIP,
+)
 
 
 @pytest.fixture
@@ -52,7 +65,7 @@ def stop_after_an_epoch(event: object) -> None:
 
 
 def test_an_unfinished_run_is_not_resumed_on_other_data(maotune: Maotune, place: Path, tmp_path: Path) -> None:
-    own = {"epochs": 3, "data__views": 1, "shots": 2, "folder": tmp_path / "runs" / "one"}
+    own = {"epochs": 3, "data__views": 1, "shots": 2, "folder": tmp_path / "runs" / "one", "clip__source": "iconclip"}
     with pytest.raises(KeyboardInterrupt):
         package.tune(place / "photos", callback=stop_after_an_epoch, **own)
     checkpoint = (tmp_path / "runs" / "one" / "checkpoint.safetensors").read_bytes()
@@ -61,7 +74,18 @@ def test_an_unfinished_run_is_not_resumed_on_other_data(maotune: Maotune, place:
         package.tune(place / "photos", resume=True, **own)
     recipe = load_recipe(None, {"data.source": str(place / "photos"), "shots": 2, "epochs": 3, "data.views": 1})
     (tmp_path / "runs" / "one").rename(tmp_path / "runs" / recipe.slug)
-    command = ("train", "--data", place / "photos", "--folder", tmp_path / "runs", "--epochs", 3, "--shots", 2)
+    command = (
+        "train",
+        "--data",
+        place / "photos",
+        "--folder",
+        tmp_path / "runs",
+        "--epochs",
+        3,
+        "--shots",
+        2,
+        *ICONCLIP,
+    )
     answer = maotune(*command, "data.views=1", "--resume", "--json")
     assert answer.code == 1
     assert "holds an unfinished run of this recipe on other data" in answer.json["error"]
@@ -79,7 +103,7 @@ def test_an_unfinished_run_is_not_resumed_on_other_data(maotune: Maotune, place:
 def test_a_finished_sweep_is_not_extended_on_other_data(maotune: Maotune, tmp_path: Path) -> None:
     photos = paint_photos(tmp_path)
     command = ("run", "base-to-new", "--data", photos, "--learners", "coop", "--methods", "zeroshot", "--seeds", 1)
-    small = ("--folder", tmp_path / "sweep", "--jobs", 1, "shots=2", "epochs=1", "data.views=1")
+    small = ("--folder", tmp_path / "sweep", "--jobs", 1, "shots=2", "epochs=1", "data.views=1", "--yes")
     assert maotune(*command, *small).code == 0
     paint(photos / "test" / "sun" / "more.png", (250, 220, 30), 77)
     answer = maotune(*command, *small)

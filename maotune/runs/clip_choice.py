@@ -1,0 +1,62 @@
+"""Which CLIP sees images of one's own where none is named, and how much it knows of them."""
+
+import logging
+import math
+from collections.abc import Callable
+
+from maotune.clip.load import PHOTO_CLIP, PHOTO_CLIP_SIZE, find_photo_clip
+from maotune.learners.zeroshot import ZeroShot
+from maotune.protocols.protocol import Splits, Test
+from maotune.recipe.schema import Recipe, RecipeError
+from maotune.runs.build import templates_of
+from maotune.runs.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+ICONS_ONLY = (
+    "no CLIP is named for the images of {source}, and IconCLIP, which ships with maotune, knows icons only, no "
+    f"photographs. For photographs give --clip {PHOTO_CLIP} (in Python clip__source), a download of {PHOTO_CLIP_SIZE}; "
+    "for icons and plain drawings --clip iconclip"
+)
+LITTLE = 0.1
+"""Accuracy above chance, as a share of what there is above it, below which a model knows nothing of a domain."""
+
+
+def choose_clip(recipe: Recipe, accept_icons: Callable[[str], bool] = lambda warning: False) -> str | None:
+    """Return the CLIP for the images of a recipe that names none; None where it names one, or the images are icons.
+
+    Args:
+        recipe: as it was asked for.
+        accept_icons: called with a warning; says whether IconCLIP is to be used all the same.
+
+    Raises:
+        RecipeError: no CLIP of photographs is in the local cache, and IconCLIP is not accepted.
+    """
+    if not recipe.icon_model_by_default:
+        return None
+    if found := find_photo_clip():
+        log.info("%s from the local cache sees the images of %s (--clip names another)", found, recipe.data.source)
+        return found
+    warning = ICONS_ONLY.format(source=recipe.data.source)
+    if not accept_icons(warning):
+        raise RecipeError(warning)
+    return "iconclip"
+
+
+def warn_of_domain(recipe: Recipe, pipeline: Pipeline, splits: Splits) -> str | None:
+    """Return a warning where zero-shot CLIP is hardly better than chance on the labelled images.
+
+    The measure is the mean over the classes, which is 1 / C for any model that guesses, however often classes occur.
+    """
+    learner = ZeroShot(pipeline.clip, splits.classes, templates=templates_of(recipe, splits.templates))
+    evaluation = pipeline.score(learner, Test(splits.classes, splits.shots))
+    chance = 1 / len(splits.classes)
+    known = evaluation.mean_per_class / 100
+    noise = 2 * math.sqrt(chance * (1 - chance) / len(splits.shots))
+    if known - chance >= max(LITTLE * (1 - chance), noise):
+        return None
+    return (
+        f"zero-shot CLIP recognises {100 * known:.0f} % of the {len(splits.shots)} labelled images, where guessing "
+        f"gives {100 * chance:.0f} %: this model ({pipeline.clip.name}) knows nothing of such images, or of these "
+        "class names. Give names that a caption would use (--classes), or another CLIP (--clip)"
+    )
