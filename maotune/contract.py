@@ -107,6 +107,8 @@ class AbstractLearner(nn.Module, ABC):
     """Names in ``state_dict()`` of tensors whose shape depends on the images of the stage (a cache of features)."""
     scores_all_classes: bool = False
     """Whether a loss term besides the cross-entropy runs over all bound classes, so that all must be encoded."""
+    image_depends_on_classes: bool = False
+    """Whether ``image_features`` depend on which classes are bound (MMRL)."""
     text_depends_on_image: bool = False
     """Whether ``text_features`` needs the image features (CoCoOp)."""
     uses_labels: bool = True

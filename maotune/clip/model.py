@@ -13,7 +13,15 @@ from torch import Tensor
 from maotune.clip.class_texts import refuse_same_texts
 from maotune.clip.preprocess import Preprocess
 from maotune.clip.tokenizer import Tokenizer, Tokens
-from maotune.clip.towers import LowRank, add_low_rank, build_image_tower, build_text_tower, image_pass, text_pass
+from maotune.clip.towers import (
+    ImageOutput,
+    LowRank,
+    add_low_rank,
+    build_image_tower,
+    build_text_tower,
+    image_pass,
+    text_pass,
+)
 
 
 class FrozenCLIP:
@@ -99,6 +107,8 @@ class FrozenCLIP:
         eot: Tensor,
         layer_prompts: Mapping[int, Tensor] | None = None,
         *,
+        inserted: bool = False,
+        share: float = 1.0,
         chunk: int | None = None,
         low_rank: Sequence[LowRank] = (),
     ) -> Tensor:
@@ -111,13 +121,16 @@ class FrozenCLIP:
                 with one text each (class-specific contexts) are ``eot`` (G, 1).
             layer_prompts: for text layers j >= 1, prompts that replace positions 1..L of the prefix at the input:
                 (L, W), (G, L, W) or (G N, L, W).
+            inserted: whether those of the first of these layers are inserted after position 0 instead.
+            share: of the prompts in what stands where they replace; the rest is what was there.
             chunk: texts (groups, if there are several) per pass; by default as memory allows.
             low_rank: updates of query, key and value of each layer, if any.
         """
         tower = add_low_rank(self._text, low_rank) if low_rank else self._text
         return text_pass(
-            tower, prefix, suffix, eot, layer_prompts, chunk=chunk, recompute=self.activation_checkpointing
-        ).float()
+            tower, prefix, suffix, eot, layer_prompts,
+            inserted=inserted, share=share, chunk=chunk, recompute=self.activation_checkpointing,
+        ).float()  # fmt: skip
 
     def encode_image(
         self,
@@ -134,8 +147,23 @@ class FrozenCLIP:
         of each layer, if any. See ``towers.image_pass``.
         """
         tower = add_low_rank(self._image, low_rank) if low_rank else self._image
+        output: ImageOutput = "joint" if projected else "class"
+        return image_pass(tower, images, prompts or (), recompute=self.activation_checkpointing, output=output).float()
+
+    def encode_image_tokens(
+        self, images: Tensor, prompts: Sequence[Tensor], *, first: int = 0, share: float = 1.0
+    ) -> Tensor:
+        """Return (B, 1 + n, V) class token and prompts of images as they leave the tower, before the projection.
+
+        Args:
+            images: (B, 3, h, w).
+            prompts: (n, V) of each layer from ``first`` on: appended there, and replaced in the next layers.
+            first: the first layer with prompts.
+            share: of the prompts in what stands where they replace; the rest is what was there.
+        """
+        recompute = self.activation_checkpointing
         return image_pass(
-            tower, images, prompts or (), recompute=self.activation_checkpointing, projected=projected
+            self._image, images, prompts, first=first, share=share, recompute=recompute, output="tokens"
         ).float()
 
     def project_image(self, features: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -233,6 +233,8 @@ def text_pass(
     eot: Tensor,
     layer_prompts: Mapping[int, Tensor] | None = None,
     *,
+    inserted: bool = False,
+    share: float = 1.0,
     chunk: int | None = None,
     recompute: bool = False,
 ) -> Tensor:
@@ -245,6 +247,9 @@ def text_pass(
         eot: (N,) int64 positions of the end-of-text in the suffix; or (G, N) where they differ between groups.
         layer_prompts: for layers j >= 1, prompts that replace positions 1..L of the prefix at the input: (L, W) for
             all, (G, L, W) per group, or (C, L, W) per text, which then has a prefix of its own from there on.
+        inserted: whether the prompts of the first of these layers are inserted after position 0 instead; they have no
+            position, and those of the next layers replace them.
+        share: of the prompts in what stands where they replace; the rest is what was there.
         chunk: texts (groups, where G > 1) computed at a time, and again in the backward pass; by default all, unless
             that would keep too much memory for the backward pass.
         recompute: compute again in the backward pass even where memory suffices.
@@ -274,7 +279,7 @@ def text_pass(
     if unknown := [layer for layer in prompts if not 1 <= layer < len(tower.layers)]:
         raise ValueError(f"layer_prompts are for layers 1 to {len(tower.layers) - 1}, not {unknown}")
 
-    shared = _prefix_pass(tower, prefix, prompts, texts)
+    shared = _prefix_pass(tower, prefix, prompts, texts, min(prompts, default=None) if inserted else None, share)
 
     def encode(start: int, stop: int) -> Tensor:
         """Return features of the texts ``start`` to ``stop``."""
@@ -310,14 +315,18 @@ def text_pass(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _prefix_pass(tower: TextTower, prefix: Tensor, prompts: Mapping[int, Tensor], texts: int) -> list[PrefixKeysValues]:
+def _prefix_pass(
+    tower: TextTower, prefix: Tensor, prompts: Mapping[int, Tensor], texts: int, inserted_at: int | None, share: float
+) -> list[PrefixKeysValues]:
     """Return keys and values of the prefix in each layer."""
     dtype = tower.projection.dtype
     x = (prefix + tower.positions[: prefix.shape[1]]).to(dtype)  # (G, P, W)
     shared = []
     for number, layer in enumerate(tower.layers):
-        if number in prompts:
-            x = _replace(x, prompts[number].to(dtype), number, texts)
+        if number == inserted_at:
+            x = torch.cat([x[:, :1], prompts[number].to(dtype).expand(len(x), -1, -1), x[:, 1:]], dim=1)
+        elif number in prompts:
+            x = _replace(x, prompts[number].to(dtype), number, texts, share)
         last = number == len(tower.layers) - 1
         parts = layer.project(layer.norm1(x), 1 if last else 0).transpose(1, 3)  # (G, h, 2 or 3, P, e)
         key, value = parts[:, :, -2], parts[:, :, -1]
@@ -328,7 +337,7 @@ def _prefix_pass(tower: TextTower, prefix: Tensor, prompts: Mapping[int, Tensor]
     return shared
 
 
-def _replace(x: Tensor, prompt: Tensor, number: int, texts: int) -> Tensor:
+def _replace(x: Tensor, prompt: Tensor, number: int, texts: int, share: float) -> Tensor:
     """Replace positions 1..L of the prefix states x (G, P, W); x becomes (C, P, W) where the prompt is per text."""
     groups, length, width = x.shape
     size = prompt.shape[-2]
@@ -343,6 +352,8 @@ def _replace(x: Tensor, prompt: Tensor, number: int, texts: int) -> Tensor:
         x = x.repeat_interleave(len(prompt) // groups, dim=0)
     else:
         prompt = prompt.expand(groups, size, width)
+    if share != 1:
+        prompt = share * prompt + (1 - share) * x[:, 1 : 1 + size]
     return torch.cat([x[:, :1], prompt, x[:, 1 + size :]], dim=1)
 
 
@@ -407,28 +418,35 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, prefix: PrefixKeysValues,
 
 # --------------------------------------------------------------------------------------------------------------- image
 
+ImageOutput = Literal["joint", "class", "tokens"]
+
 
 def image_pass(
     tower: ImageTower,
     images: Tensor,
     prompts: Sequence[Tensor] = (),
     *,
+    first: int = 0,
+    share: float = 1.0,
     recompute: bool = False,
-    projected: bool = True,
+    output: ImageOutput = "joint",
 ) -> Tensor:
-    """Return (B, d) features of images (B, 3, h, w), with prompts in the first layers.
+    """Return features of images (B, 3, h, w), with prompts in some layers.
 
     Args:
         tower: the frozen weights.
         images: normalised pixels, of the image size of the tower.
-        prompts: for each of the first layers (n, W), or (B, n, W) per image. Those of layer 0 are appended to class
-            token and patches, without a position, before the first norm; those of layer j replace the last n tokens at
-            its input.
+        prompts: for each of the layers from ``first`` on (n, W), or (B, n, W) per image. Those of the layer ``first``
+            are appended to class token and patches, without a position (in layer 0 before the first norm); those of
+            the next layers replace the last n tokens at their input.
+        first: the first layer with prompts.
+        share: of the prompts in what stands where they replace; the rest is what was there.
         recompute: keep only the input of each layer for the backward pass.
-        projected: whether features are projected to the joint space.
+        output: what is returned.
 
     Returns:
-        (B, d), or (B, W) before the projection; in the precision of the weights.
+        In the precision of the weights, the class token projected to the joint space (B, d), or before that (B, W)
+        (``class``), or followed by the n prompts' tokens (B, 1 + n, W) (``tokens``).
 
     Raises:
         ValueError: images of another size, or prompts of another shape.
@@ -438,26 +456,32 @@ def image_pass(
     tokens, width = tower.positions.shape
     if x.shape[1] != tokens - 1:
         raise ValueError(f"images are {tuple(images.shape)}, of {x.shape[1]} patches; this tower takes {tokens - 1}")
-    if len(prompts) > len(tower.layers) or len({prompt.shape[-2:] for prompt in prompts} | {(0, width)}) > 2:
+    if first + len(prompts) > len(tower.layers) or len({prompt.shape[-2:] for prompt in prompts} | {(0, width)}) > 2:
         raise ValueError(
-            f"prompts must be (n, {width}) with the same n in at most {len(tower.layers)} layers, "
+            f"prompts must be (n, {width}) with the same n in at most {len(tower.layers) - first} layers, "
             f"not {[tuple(prompt.shape) for prompt in prompts]}"
         )
-    expanded = [prompt.to(dtype).expand(batch, *prompt.shape[-2:]) for prompt in prompts]
+    expanded = {first + j: p.to(dtype).expand(batch, *p.shape[-2:]) for j, p in enumerate(prompts)}
+    last, kept = len(tower.layers) - 1, 1
     x = torch.cat([tower.class_token.expand(batch, 1, width), x], dim=1) + tower.positions
-    x = tower.norm(torch.cat([x, expanded[0]], dim=1) if expanded else x)
+    x = tower.norm(torch.cat([x, expanded.pop(0)], dim=1) if 0 in expanded else x)
     for number, layer in enumerate(tower.layers):
-        if 0 < number < len(expanded):
-            x = torch.cat([x, expanded[number]], dim=1)
-        # Rows that the next layer replaces, and all but the class token at the end, need no query.
-        needed = 1 if number == len(tower.layers) - 1 else tokens if number + 1 < len(expanded) else x.shape[1]
+        if number in expanded:
+            old = x[:, tokens:]
+            new = expanded[number] if share == 1 or number == first else share * expanded[number] + (1 - share) * old
+            x = torch.cat([x[:, :tokens], new], dim=1)
+        if number == last and output == "tokens":
+            kept, x = x.shape[1] - tokens + 1, torch.cat([x[:, :1], x[:, tokens:], x[:, 1:tokens]], dim=1)
+        # Rows that the next layer replaces, and those that are not returned, need no query.
+        replaced = share == 1 and number + 1 in expanded
+        needed = kept if number == last else tokens if replaced else x.shape[1]
         if recompute and torch.is_grad_enabled() and x.requires_grad:
             random = layer.low_rank is not None and layer.low_rank.dropout > 0
             x = checkpoint(_image_layer, layer, x, needed, use_reentrant=False, preserve_rng_state=random)
         else:
             x = _image_layer(layer, x, needed)
-    features = tower.post_norm(x[:, 0])
-    return F.linear(features, tower.projection) if projected else features
+    features = tower.post_norm(x if output == "tokens" else x[:, 0])
+    return F.linear(features, tower.projection) if output == "joint" else features
 
 
 def _image_layer(layer: Layer, x: Tensor, needed: int) -> Tensor:

@@ -13,6 +13,8 @@ from maotune.learners.kgcoop import KgCoOp
 from maotune.learners.linear import LinearProbe
 from maotune.learners.lp_plus_plus import LPPlusPlus
 from maotune.learners.maple import MaPLe
+from maotune.learners.mmrl import MMRL
+from maotune.learners.mmrl_plus_plus import MMRLPlusPlus
 from maotune.learners.proda import ProDA
 from maotune.learners.prolip import ProLIP
 from maotune.learners.promptkd import PromptKD
@@ -36,6 +38,8 @@ LEARNERS: dict[str, type[AbstractLearner]] = {
     "coprompt": CoPrompt,
     "promptkd": PromptKD,
     "upt": UPT,
+    "mmrl": MMRL,
+    "mmrl++": MMRLPlusPlus,
     "taskres": TaskRes,
     "linear": LinearProbe,
     "lp++": LPPlusPlus,

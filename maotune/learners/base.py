@@ -67,6 +67,44 @@ class ClassNames(nn.Module):
         return self.clip.embed(self.clip.tokenize([""]).ids[0, :1].to(self.clip.device))
 
 
+class ClassTexts(nn.Module):
+    """The bound classes in a template, as token ids; embeddings are looked up for the classes that are needed.
+
+    Raises:
+        ValueError: the template has no ``{}`` for the class name.
+    """
+
+    prefix: Tensor
+    suffix: Tensor
+    eot: Tensor
+
+    def __init__(self, clip: FrozenCLIP, template: str) -> None:
+        super().__init__()
+        if "{}" not in template:
+            raise ValueError(f"the template {template!r} has no {{}} for the class name")
+        self.clip, self.template = clip, template
+        for name in ("prefix", "suffix", "eot"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.int64, device=clip.device), persistent=False)
+
+    def bind(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Tokenise the texts of ``classes``; return these as a tuple.
+
+        Raises:
+            ValueError: no class, two of one text, or a text that is too long (the message shows it).
+        """
+        if not classes:
+            raise ValueError("no class names were given: at least one is needed to bind a learner")
+        texts = [self.template.replace("{}", name.replace("_", " ")) for name in classes]
+        refuse_same_texts(classes, self.clip.tokenize(texts))
+        self.prefix, self.suffix, self.eot = self.clip.split_texts(texts)
+        return tuple(classes)
+
+    def select(self, only: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return embeddings (1, P, W) of what all texts begin with, (H, S, W) of the rests, and (H,) ends in these."""
+        suffix, eot = (self.suffix, self.eot) if only is None else (self.suffix[only], self.eot[only])
+        return self.clip.embed(self.prefix), self.clip.embed(suffix), eot
+
+
 class TextPromptLearner(AbstractLearner):
     """A learner that does not tune the image tower and whose loss is the cross-entropy."""
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from maotune.clip import FrozenCLIP
 from maotune.clip.towers import LowRank
 from maotune.contract import AbstractLearner, Batch, Classify, Output
-from maotune.learners.base import frozen_image_features
+from maotune.learners.base import ClassTexts, frozen_image_features
 
 
 @final
@@ -50,7 +50,7 @@ class CLIPLoRA(AbstractLearner):
         super().__init__()
         if rank < 1 or not 0 <= dropout < 1:
             raise ValueError(f"rank is {rank} and dropout {dropout}: give 1 or more, and a share from 0 to below 1")
-        self.clip, self.template, self.logit_scale = clip, template, clip.logit_scale
+        self.clip, self.logit_scale = clip, clip.logit_scale
         self.scale, self.dropout = alpha / math.sqrt(rank), dropout
         self.tunes_image_tower = encoder != "text"
         self.uses_frozen_features = encoder == "text"
@@ -61,17 +61,12 @@ class CLIPLoRA(AbstractLearner):
             a = torch.empty(layers, 3, rank, width, device=clip.device).uniform_(-(width**-0.5), width**-0.5)
             setattr(self, f"{tower}_a", nn.Parameter(a))
             setattr(self, f"{tower}_b", nn.Parameter(torch.zeros(layers, 3, width, rank, device=clip.device)))
-        for name in ("prefix", "suffix", "eot"):
-            self.register_buffer(name, torch.empty(0, dtype=torch.int64, device=clip.device), persistent=False)
+        self.texts = ClassTexts(clip, template)
         self.bind(classes)
 
     def bind(self, classes: Sequence[str]) -> None:
         """Tokenise the texts of ``classes``. See ``AbstractLearner.bind``."""
-        if not classes:
-            raise ValueError("no class names were given: at least one is needed to bind a learner")
-        texts = [self.template.replace("{}", name.replace("_", " ")) for name in classes]
-        self.prefix, self.suffix, self.eot = self.clip.split_texts(texts)
-        self.classes = tuple(classes)
+        self.classes = self.texts.bind(classes)
 
     def image_features(self, batch: Batch) -> Tensor:
         """Return (B, d) image features by the updated tower."""
@@ -83,10 +78,7 @@ class CLIPLoRA(AbstractLearner):
 
     def text_features(self, only: Tensor | None = None, image: Tensor | None = None) -> Tensor:
         """Return (H, d) text features by the updated tower."""
-        suffix, eot = (self.suffix, self.eot) if only is None else (self.suffix[only], self.eot[only])
-        return self.clip.encode_text(
-            self.clip.embed(self.prefix), self.clip.embed(suffix), eot, low_rank=self._updates("text")
-        )
+        return self.clip.encode_text(*self.texts.select(only), low_rank=self._updates("text"))
 
     def losses(self, output: Output, batch: Batch, classify: Classify) -> dict[str, Tensor]:
         """Return the cross-entropy."""

@@ -13,6 +13,7 @@ HYPHENATED = {
     "clip-adapter": "CLIP-Adapter",
     "tip-adapter": "Tip-Adapter",
     "clip-lora": "CLIP-LoRA",
+    "mmrl++": "MMRL++",
 }
 """Learners whose names are no class names."""
 EXPLAINED = {

@@ -78,7 +78,8 @@ def evaluate(
 ) -> Evaluation:
     """Classify the images of the first epoch of ``batches`` among the learner's bound classes.
 
-    Text features are computed once per list of classes, unless they depend on the image, and image features once.
+    Text features are computed once per list of classes, unless they depend on the image, and image features once,
+    unless they depend on the classes.
 
     Args:
         learner: is bound to the same classes afterwards.
@@ -97,8 +98,8 @@ def evaluate(
         labels.append(batch.labels.cpu())
         predictions.append(logits.argmax(dim=1).cpu())
         highest.append(logits.amax(dim=1).float().cpu())
-        images += [image] if rivals else []
-    elsewhere = {name: _highest(learner, others, images) for name, others in rivals.items()}
+        images += [image] if rivals and not learner.image_depends_on_classes else []
+    elsewhere = {name: _highest(learner, others, images or batches) for name, others in rivals.items()}
     if rivals:
         learner.bind(classes)
     return Evaluation(classes, torch.cat(labels), torch.cat(predictions), torch.cat(highest), elsewhere)
@@ -165,9 +166,14 @@ def _not_finite(names: Sequence[str], finite: Sequence[bool]) -> str:
     )
 
 
-def _highest(learner: AbstractLearner, classes: Sequence[str], images: Sequence[Tensor]) -> Tensor:
-    """Return the highest score (N,) of each image among ``classes``; the learner is left bound to them."""
+def _highest(learner: AbstractLearner, classes: Sequence[str], images: Sequence[Tensor] | Batches) -> Tensor:
+    """Return the highest score (N,) of each image among ``classes``, from image features (B, d) or from the images.
+
+    The learner is left bound to ``classes``.
+    """
     learner.bind(classes)
+    if not isinstance(images, Sequence):
+        return torch.cat([logits.amax(dim=1).float().cpu() for *_, logits in _scores(learner, images, lambda _: None)])
     with _evaluating(learner):
         score = _scorer(learner, device_of(learner))
         return torch.cat([score(image).amax(dim=1).float().cpu() for image in images])

@@ -21,41 +21,54 @@ def clip(model: Any) -> FrozenCLIP:
 
 
 def slow_text(
-    model: Any, prefix: Tensor, suffix: Tensor, eot: Tensor, layer_prompts: Mapping[int, Tensor] | None = None
+    model: Any,
+    prefix: Tensor,
+    suffix: Tensor,
+    eot: Tensor,
+    layer_prompts: Mapping[int, Tensor] | None = None,
+    inserted: bool = False,
+    share: float = 1.0,
 ) -> Tensor:
     """Every text by itself, at all positions of the context, through transformers' own layers."""
     text, features = model.text_model, []
     groups, length, _ = prefix.shape
     per_group = eot.shape[-1]
-    mask = torch.full((CONTEXT, CONTEXT), -torch.inf).triu(1)[None, None]
     for group in range(groups):
         for member in range(per_group):
             number = group * per_group + member
             own = suffix[number if len(suffix) == groups * per_group else member]
             rest = torch.randn(CONTEXT - length - len(own), own.shape[-1])  # whatever stands there must not matter
             x = torch.cat([prefix[group], own, rest])[None] + text.embeddings.position_embedding.weight
+            end = length + (eot[group, member] if eot.ndim == 2 else eot[member])
             for index, layer in enumerate(text.encoder.layers):
                 if layer_prompts and index in layer_prompts:
                     prompt = layer_prompts[index]
                     if prompt.ndim == 3:
                         prompt = prompt[0 if len(prompt) == 1 else group if len(prompt) == groups else number]
-                    x = torch.cat([x[:, :1], prompt[None], x[:, 1 + len(prompt) :]], dim=1)
-                x = layer(x, mask)
-            end = eot[group, member] if eot.ndim == 2 else eot[member]
-            features.append(model.text_projection(text.final_layer_norm(x[0, length + end])))
+                    if inserted and index == min(layer_prompts):
+                        x, end = torch.cat([x[:, :1], prompt[None], x[:, 1:]], dim=1), end + len(prompt)
+                    else:
+                        mixed = share * prompt + (1 - share) * x[:, 1 : 1 + len(prompt)]
+                        x = torch.cat([x[:, :1], mixed, x[:, 1 + len(prompt) :]], dim=1)
+                x = layer(x, torch.full((x.shape[1], x.shape[1]), -torch.inf).triu(1)[None, None])
+            features.append(model.text_projection(text.final_layer_norm(x[0, end])))
     return torch.stack(features)
 
 
-def slow_image(model: Any, images: Tensor, prompts: Sequence[Tensor]) -> Tensor:
-    """Every row of every layer, through transformers' own layers."""
+def slow_image(
+    model: Any, images: Tensor, prompts: Sequence[Tensor], first: int = 0, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Features, and class token and prompts before the projection: every row of every layer, by transformers."""
     vision = model.vision_model
     x = vision.embeddings(images)
     tokens = x.shape[1]
     for index, layer in enumerate(vision.encoder.layers):
-        if index < len(prompts):
-            x = torch.cat([x[:, :tokens], prompts[index].expand(len(x), *prompts[index].shape[-2:])], dim=1)
+        if first <= index < first + len(prompts):
+            new = prompts[index - first].expand(len(x), *prompts[index - first].shape[-2:])
+            x = torch.cat([x[:, :tokens], new if index == first else share * new + (1 - share) * x[:, tokens:]], dim=1)
         x = layer(vision.pre_layrnorm(x) if index == 0 else x, None)
-    return model.visual_projection(vision.post_layernorm(x[:, 0]))
+    rows = vision.post_layernorm(torch.cat([x[:, :1], x[:, tokens:]], dim=1))
+    return model.visual_projection(rows[:, 0]), rows
 
 
 def same(fast: Tensor, slow: Tensor, inputs: Sequence[Tensor]) -> None:
@@ -88,10 +101,13 @@ def text_calls(draw: st.DrawFn) -> dict[str, Any]:
     ends = (groups, per_group) if draw(st.booleans()) else (per_group,)
     prompts: dict[int, Tensor] = {}
     split = False
+    inserted, extra = draw(st.booleans()), 0
     for layer in range(1, LAYERS):
-        if length > 1 and draw(st.booleans()):
-            size = draw(st.integers(1, length - 1))
-            kinds: list[tuple[int, ...]] = [(), (texts,)] + ([] if split else [(groups,), (1,)])
+        first = inserted and not prompts
+        if (first or length + extra > 1) and draw(st.booleans()):
+            size = draw(st.integers(1, 4 if first else length + extra - 1))
+            extra += size if first else 0
+            kinds: list[tuple[int, ...]] = [()] if first else [(), (texts,)] + ([] if split else [(groups,), (1,)])
             kind = draw(st.sampled_from(kinds))
             split |= kind == (texts,)
             prompts[layer] = torch.randn(*kind, size, WIDTH)
@@ -100,6 +116,8 @@ def text_calls(draw: st.DrawFn) -> dict[str, Any]:
         "suffix": torch.randn(draw(st.sampled_from([texts, per_group])), suffix, WIDTH),
         "eot": torch.randint(0, suffix, ends),
         "layer_prompts": prompts,
+        "inserted": inserted,
+        "share": draw(st.sampled_from([1.0, 0.7])),
     }
 
 
@@ -116,20 +134,26 @@ def test_text_is_transformers_own(clip: FrozenCLIP, call: dict[str, Any], chunk:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    depth=st.integers(0, LAYERS),
+    layers=st.tuples(st.integers(0, LAYERS), st.integers(0, LAYERS)).map(sorted),
+    share=st.sampled_from([1.0, 0.7]),
     length=st.integers(1, 4),
     per_image=st.booleans(),
     batch=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
 def test_images_are_transformers_own(
-    clip: FrozenCLIP, depth: int, length: int, per_image: bool, batch: int, seed: int
+    clip: FrozenCLIP, layers: list[int], share: float, length: int, per_image: bool, batch: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     images = torch.randn(batch, 3, 32, 32, requires_grad=True)
     shape = (batch, length, VISION_WIDTH) if per_image else (length, VISION_WIDTH)
-    prompts = [torch.randn(shape, requires_grad=True) for _ in range(depth)]
-    same(clip.encode_image(images, prompts), slow_image(clip.model, images, prompts), [images, *prompts])
+    first, last = layers
+    prompts = [torch.randn(shape, requires_grad=True) for _ in range(first, last)]
+    inputs = [images, *prompts]
+    _, rows = slow_image(clip.model, images, prompts, first, share)
+    same(clip.encode_image_tokens(images, prompts, first=first, share=share), rows, inputs)
+    if first == 0:
+        same(clip.encode_image(images, prompts), slow_image(clip.model, images, prompts)[0], inputs)
 
 
 def kept_bytes(run: Any) -> int:

@@ -30,6 +30,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "coprompt": {"depth": 2, "descriptions": {name: [f"{name}, seen", "an animal"] for name in (*CLASSES, *OTHERS)}},
     "promptkd": {"depth": 2},
     "upt": {"context_length": 3},
+    "mmrl": {"first_layer": 2, "width": 16},
+    "mmrl++": {"first_layer": 2, "width": 16, "projection_rank": 8},
 }
 """Settings under which a learner fits a toy CLIP of three layers and 20 tokens; the others keep their defaults."""
 

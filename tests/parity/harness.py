@@ -90,6 +90,7 @@ def check(
     *,
     classify: Classify = F.cross_entropy,
     batch_candidates: bool = False,
+    logits: str = "",
 ) -> None:
     """Compare with a golden case: scores, gradients, losses and parameters of five updates, and the recorded loop.
 
@@ -99,6 +100,7 @@ def check(
         names: where our learner keeps each official parameter.
         classify: the cross-entropy, or MAO's over the classes of the batch.
         batch_candidates: as in ``Stage``.
+        logits: ending of the recorded scores by which the tuned classes are predicted, where there are several.
     """
     recorded = describe(case)
     official = recorded["optimizer"]
@@ -131,14 +133,14 @@ def check(
         return steps
 
     fresh = learner()
-    compare_scores(fresh, case, "logits_before")
+    compare_scores(fresh, case, f"logits_before{logits}")
     compare_gradients(fresh, case, names, classify)
 
     steps = run(fresh, [range(5)], warmup_epochs=0)
     totals = [sum(step.losses.values()) for step in steps]
     torch.testing.assert_close(totals, recorded["losses"], rtol=1e-4, atol=1e-4)
     compare_parameters(fresh, case, "after5.", names)
-    compare_scores(fresh, case, "logits_after")
+    compare_scores(fresh, case, f"logits_after{logits}")
 
     if loop := recorded.get("loop"):
         average = GaussianAverage(loop["gpa_mean"], loop["gpa_std"], of_epochs=None) if loop["gpa_mean"] else None
