@@ -28,6 +28,8 @@ class CLAP(FeatureLearner):
         classes: the names to bind first.
         template: text of t_c, ``{}`` for the name.
         constraint: ``l2``, as above, or ``none``: a linear probe (on cosines) that starts at the texts.
+        strength: factor on lambda_c; 1 is the paper's. How much the constraint holds depends on the model: it grows
+            with the squared length of t_c, and the gain of turning w_c with the logit scale alone.
     """
 
     rows_of_classes = ("prototypes",)
@@ -45,9 +47,10 @@ class CLAP(FeatureLearner):
         *,
         template: str = "a photo of a {}.",
         constraint: Literal["l2", "none"] = "l2",
+        strength: float = 1.0,
     ) -> None:
         super().__init__(clip, template)
-        self.constraint = constraint
+        self.constraint, self.strength = constraint, strength
         empty = torch.zeros(0, clip.joint_width, device=clip.device)
         self.prototypes = nn.Parameter(empty)
         self.register_buffer("anchors", empty.clone(), persistent=False)
@@ -82,5 +85,5 @@ class CLAP(FeatureLearner):
         """Return the cross-entropy, and the constraint."""
         terms = super().losses(output, batch, classify)
         if self.constraint == "l2":
-            terms["constraint"] = (self.trust * (self.prototypes - self.anchors).square().sum(1)).mean()
+            terms["constraint"] = self.strength * (self.trust * (self.prototypes - self.anchors).square().sum(1)).mean()
         return terms
