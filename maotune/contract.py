@@ -194,6 +194,8 @@ class Stage:
     updates: int | None = None
     batch_size: int | None = None
     """Batches per epoch and images per batch, where known before the stage begins: for estimates of its duration."""
+    starts_from: str | None = None
+    """Name of an earlier stage whose prompts it starts from, once ``batches`` was called; None: the one before."""
 
 
 @dataclass(frozen=True, slots=True)

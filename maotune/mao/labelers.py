@@ -7,6 +7,7 @@ as in InMaP (Qian et al., NeurIPS 2023).
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,18 @@ ROUNDS, SWEEPS = 10, 5
 """Updates of the Gaussians, and of z before each, in TransCLIP and StatA."""
 TEMPERATURE = 50.0
 """Divides the log-densities in TransCLIP and StatA."""
+
+
+class Shots(NamedTuple):
+    """Labelled images beside the pool, which anchor TransCLIP's labels (its few-shot form)."""
+
+    images: Tensor
+    """(m, d) of length 1."""
+    labels: Tensor
+    """(m, C) rows that sum to 1."""
+    strength: float = 0.2
+    """All shots weigh 50 times this beside the whole pool. The authors choose among 0.002, 0.01, 0.02 and 0.2 by
+    validation images."""
 
 
 def foundation(images: Tensor, text: Tensor, scale: float, prior: Tensor | None = None) -> Tensor:
@@ -65,25 +78,34 @@ def transclip(
     *,
     neighbours: int = 3,
     start: str = "images",
+    shots: Shots | None = None,
 ) -> Tensor:
     """Return TransCLIP's labels: a Gaussian a class with one diagonal variance, a graph of images, and p as anchor.
 
     For a pool that covers the classes; on a ragged one it collapses. ``start``: means of the 8 ``images`` surest of
-    each class, or the class ``text``.
+    each class, or the class ``text``. With ``shots`` it starts from their class means, they are further images of the
+    graph and of the Gaussians, whose labels stay, and log p weighs half.
     """
     p = foundation(images, text, scale, prior)
     graph, z = _graph(images, neighbours), p
-    if start == "images":
+    anchor, squares = p.clamp(min=1e-30).log(), images.square().sum(0)
+    shot_sums, shot_mass = torch.zeros_like(text), text.new_zeros(len(text))
+    if shots is not None:
+        weight = TEMPERATURE * shots.strength * len(images) / len(shots.images)
+        shot_sums, shot_mass = weight * shots.labels.T @ shots.images, weight * shots.labels.sum(0)
+        squares = squares + weight * shots.images.square().sum(0)
+        anchor = anchor / 2 + _links(shots.images, images, neighbours).T @ shots.labels / (2 * neighbours)
+        means = torch.where(shot_mass[:, None] > 0, F.normalize(shot_sums, dim=1), text)
+    elif start == "images":
         surest = p.topk(min(8, len(p)), dim=0)  # (8, C)
         means = F.normalize((surest.values[..., None] * images[surest.indices]).mean(0), dim=1)
     else:
         means = text
     variance = images.new_full((1, images.shape[1]), 1 / images.shape[1])
-    squares = images.square().sum(0)
     for round_ in range(ROUNDS + 1):
-        z = _sweeps(z, p, _densities(images, means, variance), graph, neighbours)
+        z = _sweeps(z, anchor + _densities(images, means, variance), graph, neighbours)
         if round_ < ROUNDS:
-            mass, sums = z.sum(0), z.T @ images
+            mass, sums = z.sum(0) + shot_mass, z.T @ images + shot_sums
             means = F.normalize(sums, dim=1)
             spread = squares - 2 * (means * sums).sum(0) + (mass[:, None] * means.square()).sum(0)
             variance = (spread / mass.sum()).clamp(min=1e-12)[None]
@@ -106,12 +128,12 @@ def stata(
     ``count``: n_c is the number of images whose likeliest class is c (``hard``), or the sum of z_ic (``soft``).
     """
     p = foundation(images, text, scale, prior)
-    graph, z = _graph(images, neighbours), p
+    graph, z, anchors = _graph(images, neighbours), p, p.clamp(min=1e-30).log()
     mass, sums, squares = p.sum(0), p.T @ images, p.T @ images.square()
     start = ((squares - 2 * text * sums + mass[:, None] * text.square()).sum(0) / len(images)).clamp(min=1e-12)
     means, variance = text, start.expand_as(text)
     for round_ in range(ROUNDS + 1):
-        z = _sweeps(z, p, _densities(images, means, variance), graph, neighbours)
+        z = _sweeps(z, anchors + _densities(images, means, variance), graph, neighbours)
         if round_ < ROUNDS:
             mass, sums, squares = z.sum(0), z.T @ images, z.T @ images.square()
             number = mass if count == "soft" else z.argmax(1).bincount(minlength=len(text)).to(z.dtype)
@@ -138,23 +160,61 @@ def zlap(
 
 
 def zlap_scores(images: Tensor, text: Tensor, *, neighbours: int = 5, gamma: float = 5.0, alpha: float = 0.3) -> Tensor:
-    """Return (N, C) scores (I - alpha D^-1/2 A D^-1/2)^-1 from texts to images, by conjugate gradients."""
+    """Return (N, C) scores: of (I - alpha D^-1/2 A D^-1/2)^-1 the rows of images, the columns of texts."""
+    return _zlap_nodes(images, text, neighbours, gamma, alpha)[len(text) :]
+
+
+def zlap_inductive(
+    others: Tensor,
+    images: Tensor,
+    text: Tensor,
+    *,
+    neighbours: int = 5,
+    gamma: float = 5.0,
+    alpha: float = 0.3,
+    sparse: bool = False,
+) -> Tensor:
+    """Return ZLaP's scores (M, C) of images ``others`` (M, d) that are not in the graph, over its nodes.
+
+    ``sparse``: of each node only the score of its likeliest class counts.
+    """
+    nodes = _zlap_nodes(images, text, neighbours, gamma, alpha)
+    if sparse:
+        best = nodes.max(dim=1, keepdim=True)
+        nodes = torch.zeros_like(nodes).scatter_(1, best.indices, best.values)
+    scores: Tensor = _zlap_links(others, images, text, neighbours, gamma) @ nodes
+    return scores
+
+
+def class_means(images: Tensor, labels: Tensor, text: Tensor) -> Tensor:
+    """Return (C, d) means of length 1 of a labelled pool, which classify others by cosine: any labeler, inductive.
+
+    Images count by their labels (N, C); a class without any keeps its text.
+    """
+    sums = labels.T @ images
+    return torch.where(labels.sum(0)[:, None] > 1e-6, F.normalize(sums, dim=1), text)
+
+
+def _zlap_nodes(images: Tensor, text: Tensor, neighbours: int, gamma: float, alpha: float) -> Tensor:
+    """Return (C + N, C) scores of all nodes, texts first, by conjugate gradients."""
     classes, nodes = len(text), len(text) + len(images)
-    index, value = _nearest(images, images, min(neighbours, len(images)))
-    links = min(neighbours, classes)
-    to_text = (images @ text.T).topk(links, dim=1)
-    rows = torch.arange(len(images), device=images.device)[:, None]
-    own = index == rows
-    weight = torch.where(own, 0, value.clamp(min=0))
-    origin = torch.cat([(rows + classes).expand_as(index).flatten(), (rows + classes).expand(-1, links).flatten()])
-    target = torch.cat([(index + classes).flatten(), to_text.indices.flatten()])
-    values = torch.cat([weight.flatten(), (to_text.values.clamp(min=0) ** gamma).flatten()])
-    pairs = torch.stack([torch.cat([origin, target]), torch.cat([target, origin])])
-    values = values.repeat(2)
+    links = _zlap_links(images, images, text, neighbours, gamma)
+    origin, target = links.indices()
+    weights = torch.where(origin + classes == target, 0, links.values())  # no image is its own neighbour
+    pairs = torch.stack([torch.cat([origin + classes, target]), torch.cat([target, origin + classes])])
+    values = weights.repeat(2)
     root = torch.zeros(nodes, device=images.device, dtype=images.dtype).index_add_(0, pairs[0], values).clamp(min=1e-12)
     values = values / (root[pairs[0]] * root[pairs[1]]).sqrt()
     matrix = torch.sparse_coo_tensor(pairs, values, (nodes, nodes), check_invariants=True).coalesce()
-    return _conjugate_gradients(matrix, alpha, classes)[classes:]
+    return _conjugate_gradients(matrix, alpha, classes)
+
+
+def _zlap_links(others: Tensor, images: Tensor, text: Tensor, neighbours: int, gamma: float) -> Tensor:
+    """Return (M, C + N) sparse links of ``others`` to their nearest texts and images."""
+    near, near_text = (_nearest(others, of, min(neighbours, len(of))) for of in (images, text))
+    index = torch.cat([near_text[0], near[0] + len(text)], dim=1)
+    value = torch.cat([near_text[1].clamp(min=0) ** gamma, near[1].clamp(min=0)], dim=1)
+    return _sparse(index, value, len(text) + len(images))
 
 
 def _conjugate_gradients(matrix: Tensor, alpha: float, classes: int, tolerance: float = 1e-7) -> Tensor:
@@ -187,9 +247,8 @@ def _densities(images: Tensor, means: Tensor, variance: Tensor) -> Tensor:
     return densities / TEMPERATURE
 
 
-def _sweeps(z: Tensor, p: Tensor, densities: Tensor, graph: Tensor, neighbours: int) -> Tensor:
-    """Return z after some updates of all rows at once; ``graph`` (N, N) is sparse, W + W'."""
-    fixed = p.clamp(min=1e-30).log() + densities
+def _sweeps(z: Tensor, fixed: Tensor, graph: Tensor, neighbours: int) -> Tensor:
+    """Return z after some updates of all rows at once; ``graph`` (N, N) is sparse, W + W'; ``fixed`` (N, C) logits."""
     for _ in range(SWEEPS):
         z = (fixed + graph @ z / (2 * neighbours)).softmax(dim=1)
     return z
@@ -197,13 +256,21 @@ def _sweeps(z: Tensor, p: Tensor, densities: Tensor, graph: Tensor, neighbours: 
 
 def _graph(images: Tensor, neighbours: int) -> Tensor:
     """Return W + W' (N, N), sparse; row i of W has the cosines of i with its nearest others."""
-    count = min(neighbours + 1, len(images))
-    index, value = (part[:, 1:] for part in _nearest(images, images, count))  # the best is the image itself
-    rows = torch.arange(len(images), device=images.device)[:, None].expand_as(index).flatten()
-    pairs = torch.stack([torch.cat([rows, index.flatten()]), torch.cat([index.flatten(), rows])])
-    return torch.sparse_coo_tensor(
-        pairs, value.flatten().repeat(2), (len(images), len(images)), check_invariants=True
-    ).coalesce()
+    links = _links(images, images, neighbours)  # the best is the image itself
+    return (links + links.T).coalesce()
+
+
+def _links(images: Tensor, pool: Tensor, neighbours: int) -> Tensor:
+    """Return W (n, N), sparse; row i has the cosines of i with its nearest of ``pool`` but for the very nearest."""
+    index, value = (part[:, 1:] for part in _nearest(images, pool, min(neighbours + 1, len(pool))))
+    return _sparse(index, value, len(pool))
+
+
+def _sparse(index: Tensor, value: Tensor, columns: int) -> Tensor:
+    """Return the sparse matrix (n, columns) that has the values (n, k) at the places ``index`` of each row."""
+    rows = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
+    places = torch.stack([rows.flatten(), index.flatten()])
+    return torch.sparse_coo_tensor(places, value.flatten(), (len(index), columns), check_invariants=True).coalesce()
 
 
 def _nearest(images: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -212,6 +279,9 @@ def _nearest(images: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor
     tops = [(part @ others.T).topk(count, dim=1) for part in torch.split(images, size)]
     return torch.cat([top.indices for top in tops]), torch.cat([top.values for top in tops])
 
+
+UNIFORM = ("adjusted", "sinkhorn")
+"""Labelers that give all classes an equal share: a pool that hidden labels balanced tells them the truth."""
 
 LABELERS: Mapping[str, Callable[..., Tensor]] = {
     "foundation": foundation,

@@ -30,32 +30,32 @@ def by(base: str, new: str | None = None) -> Callable[[StageBuilder], Predictors
 METHODS: dict[str, Method] = {
     ZEROSHOT: Method("zero-shot CLIP: nothing is tuned", lambda s: [], by(ZEROSHOT)),
     "plain": Method("the learner as published", lambda s: [s.plain()], by("plain")),
-    "mao": Method("MAO: a base stage, then a new stage", lambda s: [s.base(), *s.new_if_any()], by("base", "new")),
+    "mao": Method("MAO: a base stage, then a new stage", lambda s: s.then_new(s.base()), by("base", "new")),
     "step-matched": Method(
         "control: plain, over as many updates as MAO (its epochs and schedule stretched)",
         lambda s: [s.plain(s.updates())],
         by("plain"),
     ),
     "base-only": Method("ablation: MAO's base stage, nothing after it", lambda s: [s.base()], by("base")),
-    "new-only": Method("ablation: plain, then MAO's new stage", lambda s: [s.plain(), s.new()], by("plain", "new")),
+    "new-only": Method("ablation: plain, then MAO's new stage", lambda s: s.new(after=s.plain()), by("plain", "new")),
     "random-candidates": Method(
         "control: MAO with random classes in the batches of the base stage",
-        lambda s: [s.base(hard=False), *s.new_if_any()],
+        lambda s: s.then_new(s.base(hard=False)),
         by("base", "new"),
     ),
     "hard-full": Method(
         "control: MAO with the cross-entropy over all base classes",
-        lambda s: [s.base(candidates=False), *s.new_if_any()],
+        lambda s: s.then_new(s.base(candidates=False)),
         by("base", "new"),
     ),
     "new-full": Method(
         "ablation: MAO with the new stage's cross-entropy over base and new classes together",
-        lambda s: [s.base(), s.new(restricted=False)],
+        lambda s: s.new(after=s.base(), restricted=False),
         by("base", "new"),
     ),
     "true-labels": Method(
         "upper bound, not a method: MAO with the true labels of the unlabelled images",
-        lambda s: [s.base(), s.new(true_labels=True)],
+        lambda s: s.new(after=s.base(), true_labels=True),
         by("base", "new"),
     ),
     "distill": Method(

@@ -3,18 +3,21 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.contract import AbstractLearner, Batch
-from maotune.files import read_json, write_json
+from maotune.files import read_json, read_tensors, write_json, write_tensors
+from maotune.mao.labelers import Shots
 
 PSEUDO_LABELS = "pseudo_labels.json"
-"""File of a run's folder that holds its pseudo-labels."""
+"""File of a run's folder that holds its pseudo-labels; probabilities, where they are kept, are in ``.safetensors``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +32,20 @@ class PseudoLabels:
     """The C classes to choose from."""
     images: tuple[str, ...]
     """Names of the N images."""
+    probabilities: Tensor | None = None
+    """(N, C) float32 of all classes, where more than the labels is learned from."""
 
     def save(self, path: Path) -> None:
-        """Write everything, exactly, to a JSON file."""
-        content = {
+        """Write everything, exactly, to a JSON file, and the probabilities to a safetensors file beside it."""
+        content: dict[str, Any] = {
             "classes": self.classes,
             "images": self.images,
             "labels": self.labels.tolist(),
             "confidence": self.confidence.tolist(),
         }
+        if self.probabilities is not None:
+            write_tensors(path.with_suffix(".safetensors"), {"probabilities": self.probabilities}, {})
+            content["probabilities"] = True
         write_json(path, content, indent=None)
 
     @classmethod
@@ -51,7 +59,12 @@ class PseudoLabels:
             content = read_json(path)
             labels = torch.tensor(content["labels"], dtype=torch.int64)
             confidence = torch.tensor(content["confidence"], dtype=torch.float32)
-            return cls(labels, confidence, tuple(content["classes"]), tuple(content["images"]))
+            soft = None
+            if content.get("probabilities"):
+                soft = read_tensors(path.with_suffix(".safetensors")).tensors["probabilities"]
+                if soft.dtype != torch.float32 or soft.shape != (len(labels), len(content["classes"])):
+                    raise ValueError(f"probabilities are {soft.dtype} of shape {tuple(soft.shape)}")
+            return cls(labels, confidence, tuple(content["classes"]), tuple(content["images"]), soft)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged or holds no pseudo-labels ({error}): delete it, and the images are labelled again"
@@ -59,12 +72,7 @@ class PseudoLabels:
 
     def most_confident(self, per_class: int) -> Tensor:
         """Return the indices, in order, of the ``per_class`` most confident images per pseudo-label (of view 0)."""
-        labels, confidence = self.first_view()
-        by_confidence = confidence.argsort(descending=True, stable=True)
-        by_class = by_confidence[labels[by_confidence].argsort(stable=True)]
-        sizes = labels.bincount(minlength=len(self.classes))
-        rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
-        return by_class[rank < per_class].sort().values
+        return most_confident(*self.first_view(), per_class, len(self.classes))
 
     def first_view(self) -> tuple[Tensor, Tensor]:
         """Return label and confidence (N,) of each image, by its first view."""
@@ -100,33 +108,56 @@ class PseudoLabelStore:
     path: Path | None = None
     """File to keep them in; None: in memory."""
     labels: PseudoLabels | None = None
-    """None until they are predicted or read."""
+    """The last; None until they are predicted or read."""
+    round: int = 0
+    """Number of the round of the last."""
 
-    def get(self, images: Sequence[str]) -> PseudoLabels | None:
+    def get(self, images: Sequence[str], round_: int = 0) -> PseudoLabels | None:
         """Return the labels of the images of these names; None before they are predicted.
+
+        Args:
+            images: names.
+            round_: number of the round that they are labelled for, 0 for the last.
 
         Raises:
             ValueError: those in the file are of other images, or the file is damaged.
         """
-        if self.labels is None and self.path is not None and self.path.exists():
-            labels = PseudoLabels.load(self.path)
+        if self.round != round_:
+            self.labels = None
+        self.round, file = round_, self._file(round_)
+        if self.labels is None and file is not None and file.exists():
+            labels = PseudoLabels.load(file)
             if _below_common_folder(labels.images) != _below_common_folder(images):
                 raise ValueError(
-                    f"{self.path} holds pseudo-labels of other images than the {len(images)} of this run: give the "
+                    f"{file} holds pseudo-labels of other images than the {len(images)} of this run: give the "
                     "unlabelled images that the run was started with, or choose another folder"
                 )
             self.labels = labels
         return self.labels
 
-    def put(self, labels: PseudoLabels) -> None:
-        """Keep ``labels``."""
-        if self.path is not None:
-            labels.save(self.path)
-        self.labels = labels
+    def put(self, labels: PseudoLabels, round_: int = 0) -> None:
+        """Keep ``labels`` of a round."""
+        if (file := self._file(round_)) is not None:
+            labels.save(file)
+        self.labels, self.round = labels, round_
+
+    def _file(self, round_: int) -> Path | None:
+        return self.path and (self.path.with_stem(f"{self.path.stem}-{round_}") if round_ else self.path)
+
+
+def most_confident(labels: Tensor, confidence: Tensor, per_class: int, classes: int) -> Tensor:
+    """Return the indices, in order, of the ``per_class`` most confident images of each of ``classes``."""
+    by_confidence = confidence.argsort(descending=True, stable=True)
+    by_class = by_confidence[labels[by_confidence].argsort(stable=True)]
+    sizes = labels.bincount(minlength=classes)
+    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
+    return by_class[rank < per_class].sort().values
 
 
 @torch.no_grad()
-def predict_labels(labeler: AbstractLearner, batches: Iterable[Batch], images: Sequence[str]) -> PseudoLabels:
+def predict_labels(
+    labeler: AbstractLearner, batches: Iterable[Batch], images: Sequence[str], *, probabilities: bool = False
+) -> PseudoLabels:
     """Label each image of ``batches`` with the likeliest of the classes bound to ``labeler`` (Eq. 7).
 
     The paper's labeler is zero-shot CLIP; a tuned learner is its ablation (Table 5).
@@ -135,6 +166,7 @@ def predict_labels(labeler: AbstractLearner, batches: Iterable[Batch], images: S
         labeler: left in the mode that it is in.
         batches: the images in order; or all views of the first, all of the second, ...
         images: their N names.
+        probabilities: whether those of all classes are kept, too.
 
     Raises:
         ValueError: there is no image.
@@ -144,23 +176,31 @@ def predict_labels(labeler: AbstractLearner, batches: Iterable[Batch], images: S
     device = next(chain(labeler.parameters(), labeler.buffers())).device
     text = None if labeler.text_depends_on_image else labeler.text_features()  # once for all batches
     best: list[tuple[Tensor, Tensor]] = []
+    soft: list[Tensor] = []
     for batch in batches:
         image = labeler.image_features(batch.to(device))
         logits = labeler.logits(image, labeler.text_features(None, image) if text is None else text)
-        confidence, labels = logits.float().softmax(dim=-1).max(dim=-1)
+        chances = logits.float().softmax(dim=-1)
+        confidence, labels = chances.max(dim=-1)
         best.append((labels.cpu(), confidence.cpu()))
+        soft += [chances.cpu()] if probabilities else []
     labeler.train(training)
     if not best:
         raise ValueError("there is no unlabelled image to label: give a folder with at least one readable image")
     labels, confidence = (torch.cat(parts) for parts in zip(*best, strict=True))
     if len(labels) > len(images):
         labels, confidence = labels.view(len(images), -1), confidence.view(len(images), -1)
-    return PseudoLabels(labels, confidence, tuple(labeler.classes), tuple(images))
+    return PseudoLabels(labels, confidence, tuple(labeler.classes), tuple(images), torch.cat(soft) if soft else None)
 
 
 @torch.no_grad()
 def label_pool(
-    zeroshot: AbstractLearner, features: Tensor, images: Sequence[str], labeler: Callable[..., Tensor]
+    zeroshot: AbstractLearner,
+    features: Tensor,
+    images: Sequence[str],
+    labeler: Callable[..., Tensor],
+    prior: Tensor | None = None,
+    shots: Shots | None = None,
 ) -> PseudoLabels:
     """Label the images of a pool by a labeler that looks at all of them at once (``LABELERS``).
 
@@ -169,6 +209,8 @@ def label_pool(
         features: (N, d) of the frozen image tower.
         images: their N names.
         labeler: from features and texts to probabilities (N, C).
+        prior: (N, C) probabilities of another model, to take for those of zero-shot CLIP.
+        shots: labelled images of the classes, for a labeler that takes them; features as those of the pool.
 
     Raises:
         ValueError: there is no image.
@@ -176,9 +218,16 @@ def label_pool(
     if not len(features):
         raise ValueError("there is no unlabelled image to label: give a folder with at least one readable image")
     text = F.normalize(zeroshot.text_features(), dim=-1)
-    soft = labeler(F.normalize(features.to(text.device), dim=-1), text, zeroshot.logit_scale)
+
+    def unit(rows: Tensor) -> Tensor:
+        return F.normalize(rows.to(text.device), dim=-1)
+
+    if shots is not None:
+        labeler = partial(labeler, shots=Shots(unit(shots.images), shots.labels.to(text.device), shots.strength))
+    given = None if prior is None else prior.to(text.device)
+    soft = labeler(unit(features), text, zeroshot.logit_scale, given).cpu()
     confidence, labels = soft.max(dim=-1)
-    return PseudoLabels(labels.cpu(), confidence.cpu(), tuple(zeroshot.classes), tuple(images))
+    return PseudoLabels(labels, confidence, tuple(zeroshot.classes), tuple(images), soft)
 
 
 def _below_common_folder(names: Sequence[str]) -> list[str]:

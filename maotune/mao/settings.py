@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict
 
 from maotune.data.draw import PoolMode
+from maotune.mao.losses import Loss
 from maotune.mao.neighbours import Underscores
 from maotune.mao.sampler import Fill
 
@@ -49,20 +50,54 @@ class MaoSettings:
     class name (as released for every data set: ``A photo of a {}.``); default: as ``templates`` of zero-shot CLIP."""
     label_views: Literal["test", "each"] = "test"
     """Label each image once, in its test view, or, as released, each of its augmented views."""
+    keep: Literal["all", "top", "growing"] | None = None
+    """Images that the new stage learns from: ``all``, as in the paper; ``top``, the ``top_per_class`` most confident
+    per pseudo-label (UPL); ``growing``, lists per class that are filled from second and later choices, too, and grow
+    over ``rounds`` of the whole stage (GRIP); default: ``top`` where ``top_per_class`` is given, else ``all``."""
     top_per_class: int | None = None
-    """Number of most confident images to keep per pseudo-label; default: all images, as in the paper."""
+    """Images per class with ``keep: top``; default: 16, as in UPL."""
+    rounds: int = 10
+    """Rounds of ``keep: growing``: in round i the lists hold i / rounds of the pool, labelled by the prompts of the
+    round before; each starts from the prompts of the stage before the first, and has the epochs of the new stage."""
+    labels: Literal["hard", "soft", "candidates"] = "hard"
+    """What is learned of an image: its likeliest class, as in the paper; the ``soft`` probabilities of all classes; or
+    a set of ``candidates``, of which any may be true (CPL; images without candidate are left out)."""
+    loss: Loss = "cross-entropy"
+    """Loss of the new stage. Wrong labels weigh less in the generalised cross-entropy ``gce`` and in ``mae``."""
 
     def __post_init__(self) -> None:
-        for name in ("b", "k", "top_per_class"):
+        for name in ("b", "k", "top_per_class", "rounds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give 1 or more, or omit it for the default")
         if self.template is not None and self.template not in ("dataset", "ensemble") and "{}" not in self.template:
             raise ValueError(f"template is {self.template!r}: give dataset, ensemble, or a text with {{}} in it")
-        if self.label_views == "each" and self.labeler not in ("foundation", "tuned"):
-            raise ValueError(f"labeler {self.labeler} labels each image once: set label_views to test")
+        if self.top_per_class is not None and self.keep in ("all", "growing"):
+            raise ValueError(f"top_per_class goes with keep: top, and keep is {self.keep}: leave one of them out")
+        if self.label_views == "each":
+            if self.labeler not in ("foundation", "tuned"):
+                raise ValueError(f"labeler {self.labeler} labels each image once: set label_views to test")
+            if self.needs_probabilities:
+                raise ValueError(
+                    "growing lists, and labels soft or candidates, label each image once: set label_views to test"
+                )
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}: give a learning rate above 0 (the paper's is 0.0035)")
+
+    @property
+    def keep_in_use(self) -> Literal["all", "top", "growing"]:
+        """The images to keep."""
+        return self.keep or ("all" if self.top_per_class is None else "top")
+
+    @property
+    def list_length(self) -> int:
+        """Images per class with ``keep: top``."""
+        return self.top_per_class or 16
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the labels need the probabilities of all classes."""
+        return self.labels != "hard" or self.keep_in_use == "growing"
 
     def b_and_k(self, classes: int) -> tuple[int, int]:
         """Return queries per batch and classes per query for a number of base classes."""

@@ -4,7 +4,8 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +18,10 @@ from maotune.data.batches import RandomSampler, Sampler, SequentialSampler
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
-from maotune.mao.labelers import LABELERS
+from maotune.mao.labelers import LABELERS, Shots
+from maotune.mao.losses import pseudo_label_loss
 from maotune.mao.neighbours import hard_negatives
-from maotune.mao.pseudo_labels import PseudoLabelStore, label_pool, predict_labels
+from maotune.mao.pseudo_labels import PseudoLabels, PseudoLabelStore, label_pool, predict_labels
 from maotune.mao.sampler import (
     HardNegativeSampler,
     RandomCandidateSampler,
@@ -27,6 +29,7 @@ from maotune.mao.sampler import (
     mean_candidates,
     table_width,
 )
+from maotune.mao.selection import Selection, growing_length, select
 from maotune.mao.settings import MaoSettings
 
 log = logging.getLogger(__name__)
@@ -108,7 +111,7 @@ class MakeBatches(Protocol):
     def __call__(
         self, samples: Sequence[Sample], labels: Tensor, sampler: Sampler, *, training: bool
     ) -> Callable[[AbstractLearner], Batches]:
-        """``labels`` (N,), or (N, V), one per view; ``training``: augmented views, else the test view."""
+        """``labels`` (N,), (N, V), one per view, or (N, C); ``training``: augmented views, else the test view."""
         ...
 
 
@@ -188,36 +191,61 @@ class StageBuilder:
             updates=self.base_updates, batch_size=size,
         )  # fmt: skip
 
-    def new_if_any(self) -> list[Stage]:
-        """Return the new stage, where the protocol has one."""
-        return [self.new()] if self.task.new_stage else []
+    def then_new(self, first: Stage) -> list[Stage]:
+        """Return the stage ``first``, and the new stage after it where the protocol has one."""
+        return self.new(after=first) if self.task.new_stage else [first]
 
-    def new(self, *, true_labels: bool = False, restricted: bool = True) -> Stage:
-        """Return MAO's new stage: pseudo-labelled batches, cross-entropy over all new classes (Eq. 7 and 8).
+    def new(self, *, after: Stage, true_labels: bool = False, restricted: bool = True) -> list[Stage]:
+        """Return ``after`` and MAO's new stage, or its rounds: pseudo-labelled batches of all new classes (Eq. 7, 8).
 
         Not ``restricted``: over base and new classes together. This is our reading of Table 4 (c), new-class data
         without Alterable Regularization: in section 3.3 the regularization is that new-class candidates replace the
         base-class ones.
         """
-        task = self.task
-        pool = self.pool()
-        truth = torch.tensor(pool.true_labels)
-        if true_labels and (truth < 0).all():
-            raise ValueError("the method true-labels needs the true labels of the unlabelled images, and none is known")
+        pool, last = self.pool(), self.rounds
+        classes = self.task.new_classes  # these first: labels index them
+        if not restricted:
+            classes += tuple(name for name in self.task.classes if name not in set(self.task.new_classes))
+        if true_labels:
+            if max(pool.true_labels) < 0:
+                raise ValueError(
+                    "the method true-labels needs the true labels of the unlabelled images, and none is known"
+                )
+            return [after, self._new("new", classes, lambda _: self._truth(pool))]
+        rounds = [
+            self._new(
+                "new" if number == last else f"new-{number}",
+                classes,
+                partial(self._labels_of_round, pool, number),
+                images=self.kept_images(number / last),
+                starts_from=after.name if number > 1 else None,
+            )
+            for number in range(1, last + 1)
+        ]
+        return [after, *rounds]
+
+    def _new(
+        self,
+        name: str,
+        classes: tuple[str, ...],
+        label: Callable[[AbstractLearner], Selection],
+        images: int | None = None,
+        starts_from: str | None = None,
+    ) -> Stage:
+        """Return a stage on images of the pool with the labels that ``label`` gives them; ``images``: how many."""
+        task, settings, samples = self.task, self.settings, self.pool().samples
 
         def batches(learner: AbstractLearner) -> Batches:
-            labels, kept = (truth, (truth >= 0).nonzero()[:, 0]) if true_labels else self.label(pool, learner)
-            samples = [pool.samples[index] for index in kept.tolist()]
-            sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
-            return task.make_batches(samples, labels[kept], sampler, training=True)(learner)
+            kept, labels = label(learner)
+            if labels.is_floating_point():
+                labels = F.pad(labels, (0, len(classes) - labels.shape[1]))
+            sampler = RandomSampler(len(kept), task.batch_size, task.views, task.seed)
+            return task.make_batches([samples[i] for i in kept.tolist()], labels, sampler, training=True)(learner)
 
-        classes = task.new_classes  # these first: labels index them
-        if not restricted:
-            classes += tuple(name for name in task.classes if name not in set(task.new_classes))
-        size = min(task.batch_size, len(pool.samples))
         return Stage(
-            "new", classes, batches, F.cross_entropy, self.new_epochs, self.settings.lr,
-            updates=self.new_updates, batch_size=size,
+            name, classes, batches, pseudo_label_loss(settings.loss, sets=settings.labels == "candidates"),
+            self.new_epochs, settings.lr, updates=max(1, (images or len(samples)) // task.batch_size),
+            batch_size=min(task.batch_size, len(samples)), starts_from=starts_from,
         )  # fmt: skip
 
     def distill(self) -> Stage:
@@ -241,24 +269,54 @@ class StageBuilder:
             "distill", classes, batches, F.cross_entropy, task.epochs, task.lr, updates=len(sampler), batch_size=size
         )
 
-    def label(self, pool: UnlabelledPool, learner: AbstractLearner) -> tuple[Tensor, Tensor]:
-        """Return the pseudo-labels of the pool's images, (N,) or (N, V), and the indices of the images to keep."""
-        task, top = self.task, self.settings.top_per_class
+    def _truth(self, pool: UnlabelledPool) -> Selection:
+        truth = torch.tensor(pool.true_labels)
+        known = (truth >= 0).nonzero()[:, 0]
+        return Selection(known, truth[known])
+
+    def _labels_of_round(self, pool: UnlabelledPool, number: int, learner: AbstractLearner) -> Selection:
+        """Return what the round ``number``, from 1, learns from; ``learner``: as the stage before left it."""
+        store, last = self.task.pseudo_labels, self.rounds
         images = [sample.image.name for sample in pool.samples]
-        labels = task.pseudo_labels.get(images)
-        if labels is None:
-            kind = self.settings.labeler
-            labeler = learner if kind == "tuned" else task.foundation()
-            each_view = self.settings.label_views == "each"
-            sampler = SequentialSampler(len(images), task.batch_size, views=task.views if each_view else 1)
-            unknown = torch.zeros(len(images), dtype=torch.int64)
-            batches = task.make_batches(pool.samples, unknown, sampler, training=each_view)(labeler)
-            if kind in ("foundation", "tuned"):
-                labels = predict_labels(labeler, batches.epoch(0), images)
-            else:
-                labels = label_pool(labeler, batches.support().features[:, 0], images, LABELERS[kind])
-            task.pseudo_labels.put(labels)
-        return labels.labels, torch.arange(len(images)) if top is None else labels.most_confident(top)
+        key = 0 if number == last else number
+        predicted = store.get(images, key)
+        if predicted is None:
+            predicted = self._predict(pool, images, learner, first=number == 1)
+            store.put(predicted, key)
+        return select(predicted, self.settings, number / last)
+
+    def _predict(
+        self, pool: UnlabelledPool, images: Sequence[str], learner: AbstractLearner, *, first: bool
+    ) -> PseudoLabels:
+        """Label the pool by the labeler; after the ``first`` round with the learner's probabilities as the prior."""
+        kind, soft = self.settings.labeler, self.settings.needs_probabilities
+        each_view = self.settings.label_views == "each"
+        sampler = SequentialSampler(len(images), self.task.batch_size, views=self.task.views if each_view else 1)
+        unknown = torch.zeros(len(images), dtype=torch.int64)
+        batches = self.task.make_batches(pool.samples, unknown, sampler, training=each_view)
+        predicted = None
+        if not first or kind in ("foundation", "tuned"):
+            model = self.task.foundation() if first and kind == "foundation" else learner
+            predicted = predict_labels(model, batches(model).epoch(0), images, probabilities=soft)
+        if kind in ("foundation", "tuned"):
+            assert predicted is not None
+            return predicted
+        zeroshot, prior = self.task.foundation(), predicted.probabilities if predicted else None
+        features, shots = batches(zeroshot).support().features[:, 0], None
+        if kind == "transclip":
+            shots = self._shots(zeroshot)
+        labelled = label_pool(zeroshot, features, images, LABELERS[kind], prior, shots)
+        return labelled if soft else replace(labelled, probabilities=None)
+
+    def _shots(self, zeroshot: AbstractLearner) -> Shots | None:
+        """Return the labelled images, where the pool's classes hold theirs."""
+        task, place = self.task, {name: number for number, name in enumerate(self.task.new_classes)}
+        if not {*task.classes} <= place.keys():
+            return None
+        labels = torch.tensor([place[task.classes[sample.label]] for sample in task.shots])
+        sampler = SequentialSampler(len(labels), task.batch_size)
+        support = task.make_batches(task.shots, labels, sampler, training=False)(zeroshot).support()
+        return Shots(support.features[:, 0], F.one_hot(labels, len(place)).float())
 
     def pool(self) -> UnlabelledPool:
         """Return the unlabelled images.
@@ -288,17 +346,24 @@ class StageBuilder:
         return max(1, len(self.task.shots) // self.b)
 
     @property
-    def new_updates(self) -> int:
-        """Updates per epoch of the new stage, at most: ``top_per_class`` may keep fewer images."""
-        count = len(self.pool().samples)
-        if self.settings.top_per_class:
-            count = min(count, self.settings.top_per_class * len(self.task.new_classes))
-        return max(1, count // self.task.batch_size)
+    def rounds(self) -> int:
+        """Rounds of the new stage."""
+        return self.settings.rounds if self.settings.keep_in_use == "growing" else 1
+
+    def kept_images(self, share: float) -> int:
+        """Return the images of the pool that a round keeps, at most, whose lists hold ``share`` of it."""
+        count, classes = len(self.pool().samples), len(self.task.new_classes)
+        most = {
+            "all": count,
+            "top": self.settings.list_length * classes,
+            "growing": growing_length(share, count, classes) * classes,
+        }
+        return min(count, most[self.settings.keep_in_use])
 
     def updates(self) -> int:
         """Return the number of MAO's updates in all."""
-        new = self.new_epochs * self.new_updates if self.task.new_stage else 0
-        return self.base_epochs * self.base_updates + new
+        stages = self.then_new(self.base())
+        return sum(stage.epochs * (stage.updates or 0) for stage in stages)
 
 
 def _labels(samples: Sequence[Sample]) -> Tensor:

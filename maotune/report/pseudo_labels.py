@@ -17,6 +17,8 @@ COLUMNS = {
     "balance": ("balance, %", 100, 1),
     "classes_without_image": ("classes without image", 1, 1),
     "off_class": ("off-class, %", 100, 1),
+    "kept": ("kept, %", 100, 1),
+    "kept_accuracy": ("accuracy of those kept, %", 100, 1),
 }
 """Key of a run's report -> title, factor and digits."""
 Labelling = Mapping[str, Any]

@@ -15,6 +15,7 @@ from maotune.data.sets.catalog import names
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages, predictors_of
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
+from maotune.mao.selection import label_quality
 from maotune.mao.stages import Task, count_candidates, hard_negative_table
 from maotune.printable import without_folders
 from maotune.protocols.protocol import Splits
@@ -237,7 +238,8 @@ def _pseudo_label_store(folder: Path | None) -> PseudoLabelStore:
         return PseudoLabelStore()
     path = folder / PSEUDO_LABELS
     if not (folder / f"{CHECKPOINT}.safetensors").exists():
-        path.unlink(missing_ok=True)
+        for file in folder.glob(f"{path.stem}*"):
+            file.unlink()
     return PseudoLabelStore(path)
 
 
@@ -311,7 +313,9 @@ def _result(
         mean_per_class={name: evaluations[prompts][name].mean_per_class for name, prompts in scored_with.items()},
         zeroshot=protocol.means(splits, accuracies[ZEROSHOT]),
         stages=stages,
-        pseudo_labels=labels.report(splits.unlabelled.true_labels) if labels and splits.unlabelled else None,
+        pseudo_labels=label_quality(labels, recipe.mao, splits.unlabelled.true_labels)
+        if labels and splits.unlabelled
+        else None,
         skipped=[
             {
                 "name": without_folders(item.name, own),

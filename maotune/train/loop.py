@@ -140,6 +140,10 @@ def fit(
                 continue
             batches = stage.batches(learner.eval())
             _check_stage(learner, stage, len(batches), settings)
+            if stage.starts_from is not None:
+                start = next(earlier for earlier in stages if earlier.name == stage.starts_from)
+                restore_prompts(learner, session.history[start.name].prompts or {}, start.classes)
+                learner.bind(stage.classes)
             learner.own()
             tick = time.monotonic()
             learner.prepare(batches)

@@ -22,6 +22,9 @@ def test_defaults_of_b_and_k_are_the_papers_and_leave_a_class_out(classes, expec
         ({"b": 0}, "b is 0"),
         ({"lr": 0}, "lr is 0"),
         ({"labeler": "oracle"}, "foundation"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"keep": "growing", "top_per_class": 4}, "goes with keep: top, and keep is growing"),
+        ({"labels": "soft", "label_views": "each"}, "label each image once"),
         ({"bb": 4}, "bb"),
     ],
 )

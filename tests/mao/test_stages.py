@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from PIL import Image
 
 from maotune.contract import AbstractLearner, Predictors
-from maotune.data.batches import RandomSampler, SampleBatches
+from maotune.data.batches import RandomSampler, SampleBatches, SequentialSampler
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
+from maotune.mao.labelers import Shots, transclip
 from maotune.mao.methods import METHODS, ZEROSHOT, build_stages, predictors_of
-from maotune.mao.pseudo_labels import PseudoLabelStore
+from maotune.mao.pseudo_labels import PseudoLabelStore, predict_labels
 from maotune.mao.sampler import StretchedSampler
 from maotune.mao.settings import MaoSettings
 from maotune.mao.stages import Task, count_candidates
-from maotune.train.history import StepDone
+from maotune.train.history import StageStarted, StepDone
 from maotune.train.loop import FitSettings, fit
 
 BASE = tuple(f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("apple", "car", "bird", "house"))
@@ -318,6 +319,68 @@ def test_only_the_most_confident_images_of_each_class():
     used = [name for batch in new[: len(new) // 2] for name in batch.names]
     assert len(used) == len(set(used)) == 8, "of 12, in full batches of 8"
     assert len(run("step-matched", MaoSettings(top_per_class=4))[1][0]) == 2 * 13, "(3 x 24 + 3 x 1) / 6"
+
+
+def test_soft_labels_and_candidate_sets_reach_the_loss():
+    store = PseudoLabelStore()
+    _, (_, new) = run("mao", MaoSettings(labels="soft"), pseudo_labels=store)
+    assert {batch.labels.shape for batch in new} == {(8, 3)}
+    names = [sample.image.name for sample in samples(NEW, 10)]
+    for batch in new:
+        assert torch.equal(batch.labels, store.labels.probabilities[[names.index(name) for name in batch.names]])
+    stages, (_, full) = run("new-full", MaoSettings(labels="soft"))
+    assert {batch.labels.shape for batch in full} == {(8, 15)}, "base classes are none of theirs"
+    assert not any(batch.labels[:, 3:].any() for batch in full)
+    stages, (_, sets) = run("mao", MaoSettings(labels="candidates", loss="mae"))
+    logits = torch.randn(8, 3)
+    inside = (logits.softmax(1) * (sets[0].labels > 0)).sum(1)
+    torch.testing.assert_close(stages[1].classify(logits, sets[0].labels), (1 - inside).mean())
+
+
+def test_growing_lists_are_labelled_by_the_prompts_of_the_round_before_and_start_afresh():
+    settings = MaoSettings(keep="growing", rounds=3, lr=0.1)
+    learner, store, seen = Tunable(BASE), PseudoLabelStore(), {}
+    stages = build_stages("mao", task(pseudo_labels=store, batch_size=4), settings)
+    assert [(stage.name, stage.starts_from) for stage in stages] == [
+        ("base", None), ("new-1", None), ("new-2", "base"), ("new", "base"),
+    ]  # fmt: skip
+    assert [stage.updates for stage in stages[1:]] == [2, 4, 7]
+
+    def watch(event):
+        if isinstance(event, StageStarted):
+            seen[event.stage] = learner.shift.detach().clone(), store.labels
+
+    history = fit(learner, stages, FitSettings(warmup_epochs=0), on_event=watch)
+    for name in ("new-1", "new-2", "new"):
+        assert torch.equal(seen[name][0], history["base"].prompts["shift"])
+    assert torch.equal(seen["new-1"][1].probabilities, run_labels(Names(NEW)))
+    for name, before in (("new-2", "new-1"), ("new", "new-2")):
+        teacher = Tunable(NEW)
+        teacher.shift.data = history[before].prompts["shift"]
+        torch.testing.assert_close(seen[name][1].probabilities, run_labels(teacher))
+    assert [history[name].images for name in ("new-1", "new-2", "new")] == [3 * 4 * updates for updates in (2, 4, 7)]
+    assert len(run("step-matched", settings, batch_size=4)[1][0]) == 2 * 19, "(3 x 24 + 3 x 13) / 6"
+
+
+def test_labelled_images_of_the_pools_classes_anchor_transclip():
+    store, classes = PseudoLabelStore(), NEW[::-1]
+    wrong = [Sample(sample.image, (sample.label + 1) % 3) for sample in samples(classes, 4)]
+    settings = MaoSettings(labeler="transclip", labels="soft")
+    run("mao", settings, pseudo_labels=store, classes=classes, shots=wrong)
+    text = F.normalize(torch.stack([vector(name) for name in NEW]), dim=1)
+    shown, known = text.repeat_interleave(10, 0), text.flip(0).repeat_interleave(4, 0)
+    rows = torch.eye(3)[[NEW.index(classes[sample.label]) for sample in wrong]]
+    expected = transclip(shown, text, Names.logit_scale, shots=Shots(known, rows))
+    torch.testing.assert_close(store.labels.probabilities, expected)
+    assert not torch.allclose(expected, transclip(shown, text, Names.logit_scale), atol=1e-3)
+
+
+def run_labels(learner):
+    """Probabilities of the pool by a learner bound to the new classes."""
+    pool = task().unlabelled.samples
+    shown = make_batches(pool, torch.zeros(30, dtype=torch.int64), SequentialSampler(30, 8), training=False)
+    names = [sample.image.name for sample in pool]
+    return predict_labels(learner, shown(learner).epoch(0), names, probabilities=True).probabilities
 
 
 def test_the_ablation_of_the_new_stage_differs_in_its_candidates_alone():

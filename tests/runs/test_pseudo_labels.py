@@ -44,11 +44,34 @@ def test_a_run_killed_in_the_new_stage_keeps_its_labels(tmp_path: Path, labeler:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_run_killed_in_a_round_goes_on_with_its_soft_labels(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"mao__keep": "growing", "mao__rounds": 2, "mao__labels": "soft"}
+
+    def pull_the_plug(event: Any) -> None:
+        if isinstance(event, StepDone) and (event.stage, event.epoch) == ("new", 1):
+            raise PulledPlug
+
+    whole = tune(tmp_path / "whole", **settings)
+    assert {*whole.stages} == {"base", "new-1", "new"}
+    assert whole.result.scored_with == {"base": "base", "new": "new"}
+    assert whole.result.pseudo_labels is not None
+    assert whole.result.pseudo_labels["kept"] == 1
+    with pytest.raises(PulledPlug):
+        tune(tmp_path / "killed", callback=pull_the_plug, **settings)
+    again = tune(tmp_path / "killed", resume=True, **settings)
+    assert again.result.pseudo_labels == whole.result.pseudo_labels
+    files = [f"pseudo_labels{stem}" for stem in (".json", ".safetensors", "-1.json", "-1.safetensors")]
+    for name in (*files, "scoring.json", "new.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_labels_without_a_checkpoint_are_not_taken_for_those_of_a_new_run(tmp_path: Path) -> None:
     first = tune(tmp_path / "first", mao__template="a photo of a {}.")
     (tmp_path / "second").mkdir()
     shutil.copy(tmp_path / "first" / "pseudo_labels.json", tmp_path / "second")
+    (tmp_path / "second" / "pseudo_labels-1.safetensors").touch()
     second = tune(tmp_path / "second", mao__template="{}", resume=True)
+    assert not (tmp_path / "second" / "pseudo_labels-1.safetensors").exists()
     assert second.result.pseudo_labels != first.result.pseudo_labels
 
 
