@@ -1,7 +1,6 @@
 """From the runs of a folder to a report."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from maotune.experiments.catalog import EXPERIMENTS
 from maotune.report import figures, sentences, tables
@@ -12,8 +11,6 @@ from maotune.report.frame import ExperimentRuns
 from maotune.report.names import explain
 from maotune.report.provenance import provenance_section
 from maotune.report.pseudo_labels import pseudo_label_section
-
-Part = TypeVar("Part")
 
 
 def build_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str] = (), title: str = "maotune") -> Report:
@@ -55,18 +52,10 @@ def _experiment_section(runs: ExperimentRuns, comparisons: Sequence[MaoCompariso
         runs.name,
         f"{runs.name}: counterpart of {experiment.counterpart}" if experiment else runs.name,
         text=(f"{experiment.summary[0].upper()}{experiment.summary[1:]}.",) if experiment else (),
-        tables=_filled(
-            tables.differences(runs, comparisons), tables.averages(runs), tables.results(runs),
-            tables.published(runs) or tables.orientation(runs), tables.other_measures(runs), tables.stages(runs),
-            tables.cost(runs),
-        ),
-        figures=_filled(
-            figures.plot_differences(runs, comparisons), figures.plot_heat_map(runs),
-            figures.plot_base_against_new(runs), figures.plot_curves(runs), figures.plot_cost(runs),
-            figures.plot_losses(runs),
-        ),
+        parts=[
+            tables.differences(runs, comparisons), figures.plot_differences(runs, comparisons), tables.results(runs),
+            figures.plot_heat_map(runs), tables.published(runs), figures.plot_base_against_new(runs),
+            tables.other_measures(runs), tables.stages(runs), tables.cost(runs), figures.plot_cost(runs),
+            figures.plot_curves(runs), figures.plot_losses(runs),
+        ],
     )  # fmt: skip
-
-
-def _filled(*parts: Part) -> list[Part]:
-    return [part for part in parts if part]

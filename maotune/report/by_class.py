@@ -1,34 +1,25 @@
 """Class by class: which classes MAO improves, which suffer, and which are confused with their hard negatives."""
 
-import base64
 import functools
-import io
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from maotune.data.sets.catalog import load_dataset
-from maotune.data.sets.dataset import Sample, UnreadableImage
 from maotune.mao.methods import ZEROSHOT
 from maotune.recipe import Recipe
-from maotune.report.content import ClassPicture, ReportTable, Section
+from maotune.report.content import Gallery, Picture, ReportTable, Section
 from maotune.report.frame import ExperimentRuns, short_names
-from maotune.report.sentences import signed
+from maotune.report.pictures import DatasetPictures
+from maotune.report.sentences import counted, signed
 from maotune.runs.predictions import Scoring
 
 PICTURES = 40
 """Largest number of pictures in a page."""
-SIDE = 96
-"""Longer side of a picture in pixels."""
 PAIRS = 12
 """Number of confusions that are listed."""
 METHODS = [ZEROSHOT, "plain", "mao"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,15 +78,14 @@ def class_section(runs: ExperimentRuns) -> Section | None:
         return None
     short = short_names(matched)
     shown = max(1, min(3, PICTURES // (2 * len(matched))))
-    improved: list[ClassPicture] = []
-    suffered: list[ClassPicture] = []
+    improved: list[Picture] = []
+    suffered: list[Picture] = []
     rows = []
     for name, pairs in matched.items():
         changes = class_changes(pairs)
         change = changes["change"]
-        pictures = _Pictures(short[name], pairs)
-        improved += map(pictures.show, changes[change > 0].head(shown).itertuples())
-        suffered += map(pictures.show, changes[change < 0][::-1].head(shown).itertuples())
+        improved += _pictures(short[name], pairs, changes[change > 0].head(shown))
+        suffered += _pictures(short[name], pairs, changes[change < 0][::-1].head(shown))
         counts = (len(changes), (change > 0).sum(), (change == 0).sum(), (change < 0).sum())
         rows.append(((short[name],), (*map(str, counts), signed(change.mean(), 1), str(len(pairs)))))
     table = ReportTable(
@@ -109,7 +99,7 @@ def class_section(runs: ExperimentRuns) -> Section | None:
             "over all learners and seeds of which a plain run and one with MAO are finished.",
         ),
     )
-    confusions = confusion_table(runs, matched)
+    galleries = [Gallery("Improved most", improved), Gallery("Suffered most", suffered)]
     return Section(
         f"{runs.name}-by-class",
         "Class by class",
@@ -117,88 +107,58 @@ def class_section(runs: ExperimentRuns) -> Section | None:
             "MAO against plain tuning, over all learners and seeds. The classes shown are the extremes of many, each "
             "scored on few images: part of their change is chance.",
         ),
-        tables=[table],
-        galleries={title: of for title, of in {"Improved most": improved, "Suffered most": suffered}.items() if of},
-        closing=[confusions] if confusions else [],
+        [table, *galleries, confusion_table(runs, matched)],
     )
 
 
-class _Pictures:
-    """Pictures of the classes of a data set, which is read when the first one is shown."""
-
-    def __init__(self, dataset: str, pairs: Sequence[MatchedRuns]) -> None:
-        self.dataset, self.runs = dataset, len(pairs)
-        self.recipe, self.scoring = pairs[0].recipe, pairs[0].scoring
-
-    def show(self, row: Any) -> ClassPicture:
-        """Return the picture of a row of ``class_changes``."""
-        (test, label), images, runs = row.Index, row.images, self.runs
-        names = np.array((self.scoring.images or {}).get(test, []))
-        own = names[np.array(self.scoring.labels[test]) == label] if len(names) else names
+def _pictures(dataset: str, pairs: Sequence[MatchedRuns], changes: pd.DataFrame) -> Iterator[Picture]:
+    """Yield a picture for each row of ``class_changes``."""
+    scoring, pictures = pairs[0].scoring, DatasetPictures(pairs[0].recipe)
+    for (test, label), row in changes.iterrows():
+        images = (scoring.images or {}).get(test, ())
+        own = [name for name, of in zip(images, scoring.labels[test], strict=False) if of == label]
+        runs = counted(len(pairs), "run")
         lines = (
-            f"{self.dataset}, {test}",
-            f"{row.plain:.0f} → {row.mao:.0f} % ({signed(row.change, 0)})",
-            f"{images} image{'s' * (images != 1)}, {runs} run{'s' * (runs != 1)} each",
+            f"{dataset}, {test}",
+            f"{row['plain']:.0f} → {row['mao']:.0f} % ({signed(row['change'], 0)})",
+            f"{counted(int(row['images']), 'image')}, {runs} each",
         )
-        return ClassPicture(functools.partial(self._image, own.tolist()), self.scoring.classes[test][label], lines)
-
-    @functools.cached_property
-    def _samples(self) -> Mapping[str, Sample]:
-        """The images of the data set by name; none where the data set is not here."""
-        data = self.recipe.data
-        try:
-            dataset = load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
-        except (ValueError, OSError) as error:
-            log.warning("no pictures of %s: %s", data.source, error)
-            return {}
-        return {sample.image.name: sample for split in (dataset.test, dataset.val, dataset.train) for sample in split}
-
-    def _image(self, names: Sequence[str]) -> str:
-        """Read the first readable image as a ``data:`` URI; empty without one."""
-        for name in names:
-            try:
-                picture = self._samples[name].image.read()
-            except (KeyError, UnreadableImage):
-                continue
-            picture.thumbnail((SIDE, SIDE))
-            file = io.BytesIO()
-            picture.save(file, "webp", quality=80)
-            return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-        return ""
+        yield Picture(functools.partial(pictures.show, own), scoring.classes[test][label], lines)
 
 
 def confusion_table(runs: ExperimentRuns, matched: Mapping[str, Sequence[MatchedRuns]]) -> ReportTable:
     """List the base classes that plain tuning confuses most with one of their hard negatives."""
-    short = short_names(matched)
-    worst: list[tuple[tuple[str, str, str], list[float]]] = []
-    overall: list[list[float]] = []
-    for name, pairs in matched.items():
-        neighbours = next((pair.scoring.neighbours for pair in pairs if pair.scoring.neighbours), None)
-        if "base" not in pairs[0].scoring.classes or neighbours is None:
+    confusions: list[pd.DataFrame] = []
+    for name, short in short_names(matched).items():
+        scoring = next((pair.scoring for pair in matched[name] if pair.scoring.neighbours), None)
+        if scoring is None or "base" not in scoring.classes:
             continue
-        names, near = pairs[0].scoring.classes["base"], np.array(neighbours)[:, 1:]
-        base = pd.concat(pair.predictions[pair.predictions["test"] == "base"] for pair in pairs)
-        counts = np.zeros((len(METHODS), len(names), len(names)))  # of images of the row's class, by predicted class
-        for count, method in zip(counts, METHODS, strict=True):
-            np.add.at(count, (base["label"], base[method]), 1)
-        with np.errstate(invalid="ignore"):
-            shares = 100 * counts / counts.sum(axis=2, keepdims=True)
-        chosen = np.take_along_axis(shares, near[None], axis=2)  # (methods, C, K - 1)
-        overall.append(np.nanmean(chosen.sum(axis=2), axis=1).tolist())
-        for row, place in np.argwhere(chosen[1] > 0):
-            pair_names = (short[name], names[row], names[near[row, place]])
-            worst.append((pair_names, chosen[:, row, place].tolist()))
-    worst.sort(key=lambda entry: -entry[1][1])
-    if overall:
-        worst.insert(0, (("all", "any class", "any of its hard negatives"), np.mean(overall, axis=0).tolist()))
+        base = pd.concat(pair.predictions for pair in matched[name]).query("test == 'base'")
+        near = [
+            (own, other) for own, *others in scoring.neighbours or () for other in others if own in {*base["label"]}
+        ]
+        shares = base.melt("label", METHODS, "method", "predicted").groupby(["method", "label"])["predicted"]
+        taken = 100 * shares.value_counts(normalize=True).unstack("method").reindex(near)[METHODS].fillna(0)
+        names = np.array(scoring.classes["base"])
+        own, other = (names[taken.index.get_level_values(level)] for level in ("label", "predicted"))
+        confusions.append(taken.set_axis(pd.MultiIndex.from_arrays([[short] * len(taken), own, other])))
+    rows: list[tuple[tuple[str, ...], Sequence[float]]] = []
+    if confusions:
+        every = pd.concat(confusions)
+        overall = every.groupby(level=[0, 1]).sum().groupby(level=0).mean().mean()
+        worst = every[every["plain"] > 0].sort_values("plain", ascending=False, kind="stable").head(PAIRS)
+        rows = [
+            (("all", "any class", "any of its hard negatives"), overall.to_list()),
+            *zip(worst.index, worst.to_numpy(), strict=True),
+        ]
     return ReportTable(
         f"{runs.name}-confusions",
         "Confusions: base classes and their hard negatives (the classes with the names nearest to theirs).",
         ("data set", "images of", "predicted as"),
         ("zero-shot", "plain", "MAO", "MAO − plain"),
         [
-            (labels, (*(f"{value:.1f}" for value in values), signed(values[2] - values[1], 1)))
-            for labels, values in worst[: PAIRS + 1]
+            (labels, (*(f"{share:.1f}" for share in shares), signed(shares[2] - shares[1], 1)))
+            for labels, shares in rows
         ],
         ("First row: mean over classes and data sets. Below: the pairs that plain tuning confuses most.",),
         ["share of the images, %"] * len(METHODS) + [""],

@@ -16,7 +16,12 @@ from maotune.report.provenance import provenance_section
 from maotune.report.published import look_up
 from maotune.report.sentences import NOTHING, between, counted, joined, probability, signed
 
-COSTS = {"parameters": "parameters", "peak_memory": "memory_mb", "seconds": "epoch_seconds", "updates": "updates"}
+COSTS = {
+    "parameters": "parameters",
+    "peak_memory": "memory_mb",
+    "tuning_seconds": "epoch_seconds",
+    "updates": "updates",
+}
 """Costs of runs -> their names among the published numbers."""
 VERDICTS: Mapping[Verdict | None, str] = {
     "higher": "held",
@@ -151,12 +156,12 @@ def claims_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str]
             Section(
                 "claims",
                 "What held, and what did not",
-                tables=[_table("claims", "Claims of the paper.", papers, notes)],
+                parts=[_table("claims", "Claims of the paper.", papers, notes)],
             ),
             Section(
                 "controls",
                 "What the paper does not ask",
-                tables=[_table("controls", "Controls that its claims depend on.", controls, ())],
+                parts=[_table("controls", "Controls that its claims depend on.", controls, ())],
             ),
             provenance_section(experiments, commands),
         ],

@@ -57,31 +57,28 @@ class Difference:
         """The values that the interval is over: the data sets; of a single one, its seeds."""
         return [*self.by_dataset.values()] if len(self.by_dataset) > 1 else self.gaps.tolist()
 
+    @functools.cached_property
+    def _test(self) -> tuple[Interval | None, float | None]:
+        """95 % interval of the mean, and the two-sided probability of such a mean by chance, by Student's t."""
+        if len(self.units) < FEWEST:
+            return None, None
+        from scipy.stats import sem, t
+
+        error, freedom = sem(self.units), len(self.units) - 1
+        if error == 0:
+            return (self.mean, self.mean), float(self.mean == 0)
+        low, high = t.interval(1 - LEVEL, freedom, self.mean, error)
+        return (float(low), float(high)), 2 * float(t.sf(abs(self.mean) / error, freedom))
+
     @property
     def interval(self) -> Interval | None:
         """95 % interval of the mean by Student's t over ``units``; None with fewer than ``FEWEST``."""
-        if len(self.units) < FEWEST:
-            return None
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(len(self.units) - 1, 1 - LEVEL / 2)) * self._error
-        return self.mean - half, self.mean + half
+        return self._test[0]
 
     @property
     def p(self) -> float | None:
         """Two-sided probability of such a mean where there is no difference, by the same t; None without interval."""
-        if len(self.units) < FEWEST:
-            return None
-        from scipy.special import stdtr
-
-        if self._error == 0:
-            return float(self.mean == 0)
-        return 2 * float(stdtr(len(self.units) - 1, -abs(self.mean) / self._error))
-
-    @property
-    def _error(self) -> float:
-        """Standard error of the mean over ``units``."""
-        return float(np.std(self.units, ddof=1) / np.sqrt(len(self.units)))
+        return self._test[1]
 
     @functools.cached_property
     def resampled(self) -> Interval | None:
@@ -162,14 +159,10 @@ def void(tuning: Difference | None) -> bool:
 
 def holm(ps: Iterable[float | None]) -> list[float | None]:
     """Return probabilities corrected for their number by Holm's method; None stays None and does not count."""
-    given = list(ps)
-    corrected: list[float | None] = list(given)
-    order = sorted((p, place) for place, p in enumerate(given) if p is not None)
-    least = 0.0
-    for rank, (p, place) in enumerate(order):
-        least = max(least, min(1.0, p * (len(order) - rank)))
-        corrected[place] = least
-    return corrected
+    given = pd.Series([*ps], dtype=float)
+    ranked = given.dropna().sort_values(kind="stable")
+    corrected = (ranked * np.arange(len(ranked), 0, -1)).clip(upper=1).cummax()
+    return [None if pd.isna(p) else float(p) for p in corrected.reindex(given.index)]
 
 
 def compare_mao(runs: ExperimentRuns) -> list[MaoComparison]:

@@ -5,10 +5,10 @@ Text is never markup: class names come from users, and each format escapes for i
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ class Cell(NamedTuple):
 class ReportTable:
     """A table of formatted cells: numbers as ``mean`` or ``mean ± std``, or words."""
 
+    kind: ClassVar = "table"
+    """For templates."""
     name: str
     """Unique in the report: anchors and LaTeX labels are made of it."""
     caption: str
@@ -42,8 +44,10 @@ class ReportTable:
     """Group of each column, if columns are grouped."""
     words: bool = False
     """Whether cells are words: left-aligned and wrapped."""
-    mark_best: int = 0
-    """Where there are several rows: so many first columns have their best numbers marked, and those within noise."""
+    marked: Collection[int] = ()
+    """Columns whose best numbers are marked where there are several rows, and those within noise of them."""
+    lead: int = 0
+    """Number of first columns that are shown where room is short; 0: all."""
 
     def __bool__(self) -> bool:
         return bool(self.rows)
@@ -52,7 +56,7 @@ class ReportTable:
     def cells(self) -> list[list[Cell]]:
         """The cells of each row."""
         table = pd.DataFrame([[*cells] for _, cells in self.rows], dtype=object)
-        marked = table.iloc[:, : self.mark_best if len(table) > 1 else 0]
+        marked = table[[*self.marked] if len(table) > 1 else []]
         best = marked.apply(_best).reindex(columns=table.columns, fill_value=False).to_numpy()
         return [
             [
@@ -124,6 +128,7 @@ class Panel(NamedTuple):
 class FigurePanels:
     """Panels that are read together."""
 
+    kind: ClassVar = "figure"
     name: str
     caption: str
     panels: Sequence[Panel]
@@ -136,13 +141,31 @@ class FigurePanels:
         return bool(self.panels)
 
 
-class ClassPicture(NamedTuple):
-    """A class with one of its images."""
+class Picture(NamedTuple):
+    """An image with a text."""
 
     image: Callable[[], str]
     """Reads the image as a ``data:`` URI; empty where it cannot be read."""
     title: str
-    lines: tuple[str, ...]
+    lines: tuple[str, ...] = ()
+    framed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures with a title."""
+
+    kind: ClassVar = "gallery"
+    title: str
+    pictures: Sequence[Picture]
+    columns: int = 0
+    """Number of pictures in each row, where rows mean something."""
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures)
+
+
+Part = ReportTable | FigurePanels | Gallery
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +174,9 @@ class Section:
 
     name: str
     title: str
-    text: tuple[str, ...] = ()
-    tables: Sequence[ReportTable] = ()
-    figures: Sequence[FigurePanels] = ()
-    galleries: Mapping[str, Sequence[ClassPicture]] = field(default_factory=dict)
-    """Pictures of each gallery by its title."""
-    closing: Sequence[ReportTable] = ()
-    """Tables below figures and pictures."""
+    text: Sequence[str] = ()
+    parts: Sequence[Part] = ()
+    """In the order in which they are read; empty ones are not shown."""
     code: str = ""
     """Commands."""
 
@@ -188,4 +207,4 @@ class Report:
     @property
     def tables(self) -> list[ReportTable]:
         """The tables of all sections, in order."""
-        return [table for section in self.sections for table in (*section.tables, *section.closing)]
+        return [part for section in self.sections for part in section.parts if part and isinstance(part, ReportTable)]

@@ -152,11 +152,13 @@ def place_names(
         names: with their places.
         points: that should stay visible.
     """
+    from matplotlib.textpath import TextPath
+
     share = (axes.transScale + axes.transLimits).transform  # from data to shares of the axes
     unit = 1 / np.array([72 * WIDTH * 0.84, 72 * height * 0.8])  # of one point
     taken = [(point - 3 * unit, point + 3 * unit) for point in share(points)]
     for name, place in names:
-        size = np.array([3.9 * len(name), 6])
+        size = np.array([TextPath((0, 0), name, size=7, usetex=False).get_extents().width if name.strip() else 0, 6])
         offsets = np.array([(dx, dy) for dy in (-2.5, 4, -9, 10, -15) for dx in (5, -5 - size[0], -size[0] / 2)])
         starts = share([place]) + offsets * unit
         ends = starts + size * unit

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from maotune.report.drawing import (
     styles,
     write,
 )
-from maotune.report.frame import CLIP, CONTROLS, MEASURES, ExperimentRuns, Key, short_names
+from maotune.report.frame import CLIP, CONTROLS, MEASURES, ExperimentRuns, Key, Scores, short_names
 from maotune.report.names import learner_name, method_name
 from maotune.report.sentences import row_name, signed
 
@@ -43,13 +43,29 @@ def plot_overview(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) ->
     """Mean differences of MAO from its counterparts with intervals: a panel per measure, a row per learner."""
     limits = _limits([end for each in comparisons for end in _ends(each)])
     learners = list(dict.fromkeys(each.learner for each in comparisons))
+    drawn = styles(AGAINST)
+
+    def paint(axes: "Axes", measure: str) -> None:
+        axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
+        for each in of_measure[measure]:
+            style, gap = drawn[each.against], each.difference
+            y = learners.index(each.learner) + 0.2 * ([*AGAINST].index(each.against) - (len(AGAINST) - 1) / 2)
+            shade = COLOURS[style.colour]
+            if gap.interval is not None and gap.resampled is not None:
+                axes.plot(gap.interval, [y, y], color=shade, linewidth=2.2, solid_capstyle="round")
+                axes.plot(gap.resampled, [y, y], "|-", color=shade, linewidth=0.8, markersize=5, markeredgewidth=0.8)
+            fill = shade if each.verdict in ("higher", "lower") else COLOURS["paper"]
+            axes.plot(gap.mean, y, style.marker, color=shade, markerfacecolor=fill, markersize=5)
+        label_rows(axes, [learner_name(learner) for learner in learners])
+        axes.grid(axis="x")
+        axes.set(xlim=limits, title=_capitalised(MEASURES[measure]))
+
+    of_measure = {name: [each for each in comparisons if each.measure == name] for name in runs.scores.measures}
     panels = []
-    for measure in runs.scores.measures if comparisons else ():
-        group = [each for each in comparisons if each.measure == measure]
-        differences = ", ".join(f"{signed(one.difference.mean)} against {AGAINST[one.against]}" for one in group)
+    for measure, group in of_measure.items() if comparisons else ():
+        differences = ", ".join(f"{signed(each.difference.mean)} against {AGAINST[each.against]}" for each in group)
         label = f"MAO minus its counterpart in {MEASURES[measure]}: {differences}"
-        paint = partial(_overview, group=group, learners=learners, limits=limits, title=MEASURES[measure])
-        panels.append((label, paint, 1.0 + 0.36 * len(learners)))
+        panels.append((label, partial(paint, measure=measure), 1.0 + 0.36 * len(learners)))
     return draw_panels(
         f"{runs.name}-overview",
         "MAO minus its counterparts, percentage points: right of zero MAO is better. Means over data sets; thick line: "
@@ -60,23 +76,8 @@ def plot_overview(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) ->
     )
 
 
-def _overview(
-    axes: "Axes", group: Sequence[MaoComparison], learners: Sequence[str], limits: tuple[float, float], title: str
-) -> None:
-    axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
-    drawn = styles(AGAINST)
-    for each in group:
-        style, gap = drawn[each.against], each.difference
-        y = learners.index(each.learner) + 0.2 * ([*AGAINST].index(each.against) - (len(AGAINST) - 1) / 2)
-        shade = COLOURS[style.colour]
-        if gap.interval is not None and gap.resampled is not None:
-            axes.plot(gap.interval, [y, y], color=shade, linewidth=2.2, solid_capstyle="round")
-            axes.plot(gap.resampled, [y, y], "|-", color=shade, linewidth=0.8, markersize=5, markeredgewidth=0.8)
-        fill = shade if each.verdict in ("higher", "lower") else COLOURS["paper"]
-        axes.plot(gap.mean, y, style.marker, color=shade, markerfacecolor=fill, markersize=5)
-    label_rows(axes, [learner_name(learner) for learner in learners])
-    axes.grid(axis="x")
-    axes.set(xlim=limits, title=title[0].upper() + title[1:])
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _ends(comparison: MaoComparison) -> list[float]:
@@ -103,15 +104,49 @@ def plot_differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison])
     measure = MEASURES.get(runs.scores.measure, "")
     comparisons = [each for each in comparisons if each.measure == runs.scores.measure]
     limits = _limits([end for each in comparisons for end in (*_ends(each), *each.difference.gaps)])
-    panels = []
-    for learner in dict.fromkeys(each.learner for each in comparisons):
-        group = [each for each in comparisons if each.learner == learner]
-        there = dict.fromkeys(name for each in group for name in each.difference.by_dataset)
-        names = [*(name for name in runs.scores.datasets if name in there), *(there.keys() - {*runs.scores.datasets})]
-        title = learner_name(learner)
-        label = f"{title}, MAO minus its counterpart in {measure}, data set by data set"
-        paint = partial(_differences, title=title, group=group, names=names, measure=measure, limits=limits)
-        panels.append((label, paint, 1.1 + 0.27 * (len(names) + 1)))
+    drawn = styles(AGAINST)
+
+    def paint(axes: "Axes", learner: str) -> None:
+        axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
+        axes.axhline(1, color=COLOURS["line"], linewidth=0.8)
+        for place, each in enumerate(groups[learner]):
+            offset = (place - (len(groups[learner]) - 1) / 2) / 5
+            marker, shade = drawn[each.against].marker, COLOURS[drawn[each.against].colour]
+            for name, gaps in each.difference.gaps.groupby(level=0):
+                y = names[learner].index(str(name)) + 1.5 + offset
+                axes.plot(gaps, [y] * len(gaps), ".-", color=shade, linewidth=0.8, markersize=2.5, alpha=0.55)
+                axes.plot(gaps.mean(), y, marker, color=shade, markersize=3.6)
+            if each.difference.interval is not None:
+                axes.plot(each.difference.interval, [1.4 * offset + 0.3] * 2, color=shade, linewidth=2.2)
+            axes.plot(each.difference.mean, 1.4 * offset + 0.3, marker, color=shade, markersize=5)
+        axes.set_yticks([0.3, *(place + 1.5 for place in range(len(names[learner])))])
+        axes.set_yticklabels(["mean", *short_names(names[learner]).values()])
+        axes.get_yticklabels()[0].set_fontweight("bold")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        axes.set(xlim=limits, xlabel=f"difference of {measure}, percentage points", title=learner_name(learner))
+        axes.set_ylim(len(names[learner]) + 1, -0.4)
+
+    groups: dict[str, list[MaoComparison]] = {}
+    for each in comparisons:
+        groups.setdefault(each.learner, []).append(each)
+    there = {
+        learner: dict.fromkeys(name for each in of for name in each.difference.by_dataset)
+        for learner, of in groups.items()
+    }
+    order = runs.scores.datasets
+    names = {
+        learner: sorted(of, key=lambda name: order.index(name) if name in order else len(order))
+        for learner, of in there.items()
+    }
+    panels = [
+        (
+            f"{learner_name(learner)}, MAO minus its counterpart in {measure}, data set by data set",
+            partial(paint, learner=learner),
+            1.2 + 0.27 * (len(of) + 1.4),
+        )
+        for learner, of in names.items()
+    ]
     return draw_panels(
         f"{runs.name}-differences",
         "MAO minus its counterparts, data set by data set: right of zero MAO is better. Marks are means over seeds, "
@@ -119,32 +154,6 @@ def plot_differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison])
         panels,
         _against(comparisons),
     )
-
-
-def _differences(
-    axes: "Axes",
-    title: str,
-    group: Sequence[MaoComparison],
-    names: Sequence[str],
-    measure: str,
-    limits: tuple[float, float],
-) -> None:
-    axes.axvline(0, color=COLOURS["muted"], linewidth=0.8)
-    axes.axhline(0.5, color=COLOURS["line"], linewidth=0.8)
-    drawn = styles(AGAINST)
-    for each, offset in zip(group, np.linspace(-0.3, 0.3, len(group)) * (len(group) > 1), strict=True):
-        marker, shade = drawn[each.against].marker, COLOURS[drawn[each.against].colour]
-        for name, gaps in each.difference.gaps.groupby(level=0):
-            y = names.index(str(name)) + 1 + offset
-            axes.plot(gaps, [y] * len(gaps), ".-", color=shade, linewidth=0.8, markersize=2.5, alpha=0.55)
-            axes.plot(gaps.mean(), y, marker, color=shade, markersize=3.6)
-        if each.difference.interval is not None:
-            axes.plot(each.difference.interval, [offset] * 2, color=shade, linewidth=2.2, solid_capstyle="round")
-        axes.plot(each.difference.mean, offset, marker, color=shade, markersize=5)
-    label_rows(axes, ["mean", *short_names(names).values()])
-    axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.grid(axis="x")
-    axes.set(xlim=limits, xlabel=f"difference of {measure}, percentage points", title=title)
 
 
 def plot_heat_map(runs: ExperimentRuns) -> FigurePanels:
@@ -159,19 +168,16 @@ def plot_heat_map(runs: ExperimentRuns) -> FigurePanels:
         from matplotlib.patches import Rectangle
 
         for y, row in enumerate(rows.values()):
-            for x, name in enumerate(names):
-                gain = row.get(name, np.nan)
-                if not np.isnan(gain):
-                    shade = COLOURS["green" if gain > 0 else "orange"]
-                    cell = {"facecolor": shade, "alpha": 0.75 * abs(gain) / largest, "linewidth": 0}
-                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **cell))
-                    axes.text(x, y, signed(gain, 1), ha="center", va="center", fontsize=7)
+            for x, gain in ((x, row[name]) for x, name in enumerate(names) if name in row):
+                shade = COLOURS["green" if gain > 0 else "orange"]
+                cell = {"facecolor": shade, "alpha": 0.75 * abs(gain) / largest, "linewidth": 0}
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **cell))
+                axes.text(x, y, signed(gain, 1), ha="center", va="center", fontsize=7)
         label_rows(axes, [*rows])
         axes.set_xticks(range(len(names)), [*names.values()], rotation=30, ha="right")
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.tick_params(axis="x", length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        axes.spines[:].set_visible(False)
 
     label = f"{MEASURES.get(scores.measure)} minus that of zero-shot CLIP, a row per learner and method, by data set"
     several = len(rows) > 1 and len(names) > 1
@@ -199,11 +205,28 @@ def plot_base_against_new(runs: ExperimentRuns) -> FigurePanels:
             }
             shown[f"{learner_name(learner)} {variant}".strip()] = points, [*short_names(names).values()]
     every = [point for points, _ in shown.values() for of_method in points.values() for point in of_method]
-    panels = []
-    for title, (points, names) in shown.items():
-        label = f"{title}: accuracy on base against new classes of {len(names)} data sets, plain and with MAO"
-        paint = partial(_base_against_new, title=title, points=points, names=names, every=every)
-        panels.append((label, paint, SCATTER_HEIGHT))
+
+    def paint(axes: "Axes", title: str) -> None:
+        points, names = shown[title]
+        _paint_grid_of_h(axes, np.maximum(0, np.min(every, axis=0) - 6), np.minimum(101, np.max(every, axis=0) + 6))
+        for ends in zip(points["plain"], points["mao"], strict=True):
+            axes.plot(*zip(*ends, strict=True), color=COLOURS["green"], linewidth=0.9)
+        for method, style in styles(points).items():
+            size = 4 if method == "mao" else 3.2
+            place = zip(*points[method], strict=True)
+            axes.plot(*place, style.marker, color=COLOURS[style.colour], markersize=size, alpha=0.9)
+        own = [point for of_method in points.values() for point in of_method]
+        place_names(axes, SCATTER_HEIGHT, [*zip(names, points["mao"], strict=True)], own)
+        axes.set(xlabel="base classes, %", ylabel="new classes, %", title=title)
+
+    panels = [
+        (
+            f"{title}: accuracy on base against new classes of {len(names)} data sets, plain and with MAO",
+            partial(paint, title=title),
+            SCATTER_HEIGHT,
+        )
+        for title, (_, names) in shown.items()
+    ]
     return draw_panels(
         f"{runs.name}-scatter",
         "Accuracy on base classes against new classes; a line leads from plain tuning to MAO on the same data set. "
@@ -217,69 +240,60 @@ def _legend(drawn: Mapping[str, LineStyle]) -> dict[str, LineStyle]:
     return {method_name(method): style for method, style in drawn.items()}
 
 
-def _base_against_new(
-    axes: "Axes", title: str, points: Mapping[str, Points], names: Sequence[str], every: Points
-) -> None:
-    low, high = np.maximum(0, np.min(every, axis=0) - 6), np.minimum(101, np.max(every, axis=0) + 6)
+def _paint_grid_of_h(axes: "Axes", low: "np.ndarray", high: "np.ndarray") -> None:
+    """Set the limits of base and new accuracy, and draw the curves along which H is the same."""
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     base = np.linspace(max(low[0], 1), high[0], 100)
-    for h in range(10, 100, 10):  # the curve along which H is the same
+    for h in range(10, 100, 10):
         x = base[2 * base > h + 0.1]
         y = h * x / (2 * x - h)
         inside = (y > low[1]) & (y < high[1])
-        if inside.any():
+        if inside.sum() > 1:
             axes.plot(x[inside], y[inside], color=COLOURS["line"], linewidth=0.8)
             write(axes, f"H {h}", (x[inside][0], y[inside][0]), (2, -7), fontsize=6.5, style="italic")
-    for ends in zip(points["plain"], points["mao"], strict=True):
-        axes.plot(*zip(*ends, strict=True), color=COLOURS["green"], linewidth=0.9)
-    for method, style in styles(points).items():
-        size = 4 if method == "mao" else 3.2
-        place = zip(*points[method], strict=True)
-        axes.plot(*place, style.marker, color=COLOURS[style.colour], markersize=size, alpha=0.9)
-    own = [point for of_method in points.values() for point in of_method]
-    place_names(axes, SCATTER_HEIGHT, [*zip(names, points["mao"], strict=True)], own)
-    axes.set(xlabel="base classes, %", ylabel="new classes, %", title=title)
 
 
 def plot_cost(runs: ExperimentRuns) -> FigurePanels:
     """Accuracy against seconds of tuning, where there are several rows to compare."""
     scores, name = runs.scores, MEASURES[runs.scores.measure]
     keys, cells = scores.compared
-    shown = [key for key in keys if cells and key[1] not in CONTROLS]
-    averages = {key: scores.average(key)[scores.measure].mean for key in shown}
-    drawn = styles(method for _, method, _ in averages if method != ZEROSHOT)
-    lines, names = [], []
-    for (learner, method, variant), average in averages.items():
-        if method != ZEROSHOT:
-            costs = scores.costs_by_key[learner, method, variant]["seconds"]
-            seconds = costs.groupby(level="dataset").mean()[list(cells)].mean()
-            place = (max(0.01, seconds), average)
-            lines.append(Line(drawn[method], [place]))
-            names.append((f"{learner_name(learner)} {variant}".strip(), place))
+    averages = {key: scores.average(key)[scores.measure].mean for key in keys if cells and key[1] not in CONTROLS}
+    tuned = {key: average for key, average in averages.items() if key[1] != ZEROSHOT}
+    drawn = styles(method for _, method, _ in tuned)
+    places = {key: (max(0.01, _seconds(scores, key)), average) for key, average in tuned.items()}
+    several = len({(learner, variant) for learner, _, variant in tuned}) > 1
 
     def paint(axes: "Axes") -> None:
         from matplotlib.ticker import LogLocator
 
+        lines = [Line(drawn[key[1]], [place]) for key, place in places.items()]
         paint_lines(axes, lines, "", ("seconds of tuning", f"{name}, %"), averages.get(CLIP))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
         axes.minorticks_off()
         axes.margins(x=0.25, y=0.1)
-        place_names(axes, HEIGHT, names, [place for _, place in names])
+        names = [(f"{learner_name(key[0])} {key[2]}".strip() * several, place) for key, place in places.items()]
+        place_names(axes, HEIGHT, names, [*places.values()])
 
     where = f"over {len(cells)} data sets" if len(cells) > 1 else f"on {next(iter(cells), '')}"
     dotted = "; the dotted line is zero-shot CLIP." if CLIP in averages else "."
     return draw_panels(
         f"{runs.name}-cost-figure",
         f"What tuning costs and what it brings: {name} against seconds of tuning, means {where}{dotted}",
-        [(f"{name} against seconds of tuning", paint, HEIGHT)] if len(lines) > 1 else [],
+        [(f"{name} against seconds of tuning", paint, HEIGHT)] if len(places) > 1 else [],
         _legend(drawn),
     )
 
 
+def _seconds(scores: Scores, key: Key) -> float:
+    """Return the seconds of tuning, mean over seeds, then over the data sets that averages are over."""
+    costs = scores.costs_by_key[key]["tuning_seconds"]
+    return float(costs.groupby(level="dataset").mean()[[*scores.compared[1]]].mean())
+
+
 def plot_curves(runs: ExperimentRuns) -> FigurePanels:
-    """Accuracy as one number of the recipe is varied: its variants are called ``name=number``."""
+    """Accuracy and seconds as one number of the recipe is varied: its variants are called ``name=number``."""
     scores = runs.scores
     curves: dict[tuple[str, str], dict[str, list[tuple[float, Key]]]] = {}
     for key in scores.compared[0] if scores.compared[1] else ():
@@ -289,52 +303,69 @@ def plot_curves(runs: ExperimentRuns) -> FigurePanels:
     curves = {place: {m: sorted(line) for m, line in of.items() if len(line) > 1} for place, of in curves.items()}
     zeroshot = scores.average(CLIP) if CLIP in scores.compared[0] else {}
     drawn = styles(method for of in curves.values() for method in of)
+
+    def paint(axes: "Axes", place: tuple[str, str], test: str) -> None:
+        averages = {method: [(x, scores.average(key)[test]) for x, key in of] for method, of in curves[place].items()}
+        lines = [
+            Line(drawn[method], [(x, of.mean) for x, of in points], [of.std or 0.0 for _, of in points])
+            for method, points in averages.items()
+        ]
+        labels = (SETTINGS.get(place[0], place[0]), f"{_title(test)}, %")
+        paint_lines(axes, lines, learner_name(place[1]), labels, zeroshot[test].mean if test in zeroshot else None)
+        ticks = sorted({x for line in lines for x, _ in line.points})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        seconds = axes.twinx()
+        for method, of in curves[place].items():
+            values = [_seconds(scores, key) for _, key in of]
+            seconds.plot([x for x, _ in of], values, ":", color=COLOURS[drawn[method].colour], linewidth=1, alpha=0.8)
+        seconds.set(ylabel="seconds of tuning", ylim=(0, None))
+        seconds.spines["right"].set_visible(True)
+
     panels = []
-    for (name, learner), of_method in curves.items():
-        averages = {method: [(value, scores.average(key)) for value, key in of] for method, of in of_method.items()}
-        tests = next(iter(averages.values()))[0][1] if averages else {}
+    for place, of_method in curves.items():
+        tests = scores.average(next(iter(of_method.values()))[0][1]) if of_method else {}
         for test in [test for test in ("base", "new", "h", "average", "all", "test") if test in tests]:
-            title = {"h": "H", "all": "accuracy"}.get(test, f"{test} accuracy")
-            lines = [
-                Line(drawn[method], [(x, of[test].mean) for x, of in points], [of[test].std or 0.0 for _, of in points])
-                for method, points in averages.items()
-            ]
-            labels = (SETTINGS.get(name, name), f"{title}, %")
-            level = zeroshot[test].mean if test in zeroshot else None
-            paint = partial(_curve, lines=lines, title=learner_name(learner), labels=labels, level=level)
-            panels.append((f"{learner}: {title} by {labels[0]}", paint, HEIGHT))
+            label = f"{place[1]}: {_title(test)} by {SETTINGS.get(place[0], place[0])}"
+            panels.append((label, partial(paint, place=place, test=test), HEIGHT))
     return draw_panels(
         f"{runs.name}-curves",
         f"Accuracy as one setting is varied, averages over {len(scores.compared[1])} data sets; bars are standard "
-        f"deviations over seeds{', the dotted line is zero-shot CLIP' if zeroshot else ''}.",
+        f"deviations over seeds{', the level dotted line is zero-shot CLIP' if zeroshot else ''}. Dotted in the colour "
+        "of a method, with the axis on the right: its seconds of tuning.",
         panels,
         _legend(drawn),
     )
 
 
-def _curve(axes: "Axes", lines: Sequence[Line], **shown: Any) -> None:
-    paint_lines(axes, lines, **shown)
-    ticks = sorted({x for line in lines for x, _ in line.points})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+def _title(test: str) -> str:
+    return {"h": "H", "all": "accuracy"}.get(test, f"{test} accuracy")
 
 
 def plot_losses(runs: ExperimentRuns) -> FigurePanels:
     """The loss of every epoch, stage after stage: a panel per learner, mean over data sets and seeds."""
     tuned = [key for key in runs.scores.compared[0] if key[1] not in (ZEROSHOT, *CONTROLS) and not key[2]]
     drawn = styles(method for _, method, _ in tuned)
-    panels = []
-    for learner in dict.fromkeys(learner for learner, _, _ in tuned):
-        lines = {key[1]: of for key in tuned if key[0] == learner and (of := _stage_losses(runs, key, drawn[key[1]]))}
-        if lines:
-            paint = partial(_losses, lines=[line for of in lines.values() for line in of], title=learner_name(learner))
-            panels.append((f"{learner}: loss by epoch of {', '.join(lines)}", paint, HEIGHT))
+    lines: dict[str, dict[str, list[Line]]] = {}
+    for key in tuned:
+        if of_key := _stage_losses(runs, key, drawn[key[1]]):
+            lines.setdefault(key[0], {})[key[1]] = of_key
+
+    def paint(axes: "Axes", learner: str) -> None:
+        every = [line for of_method in lines[learner].values() for line in of_method]
+        paint_lines(axes, every, learner_name(learner), ("epoch", "loss"))
+        axes.locator_params("x", integer=True)
+        axes.set_ylim(bottom=0)
+
     return draw_panels(
         f"{runs.name}-losses",
         "Loss of each epoch, all terms together, mean over data sets and seeds. The stages of MAO see other images and "
         "other candidates than plain tuning, so only the shapes of the curves compare, not their heights.",
-        panels,
+        [
+            (f"{learner}: loss by epoch of {', '.join(of)}", partial(paint, learner=learner), HEIGHT)
+            for learner, of in lines.items()
+        ],
         _legend(drawn),
     )
 
@@ -351,12 +382,6 @@ def _stage_losses(runs: ExperimentRuns, key: Key, style: LineStyle) -> list[Line
         done = sum(len(line.points) for line in lines)
         lines.append(Line(style, list(enumerate(losses, done + 1)), name=name if len(means) > 1 else ""))
     return lines
-
-
-def _losses(axes: "Axes", lines: Sequence[Line], title: str) -> None:
-    paint_lines(axes, lines, title, ("epoch", "loss"))
-    axes.locator_params("x", integer=True)
-    axes.set_ylim(bottom=0)
 
 
 def plot_pseudo_labels(

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,12 +33,52 @@ MEASURES = {
 }
 """Names of the measures that runs are judged by."""
 LEVELS = ["learner", "method", "variant", "dataset", "seed"]
+COSTS = ["parameters", "updates", "images", "tuning_seconds", "epochs", "peak_memory"]
 
 Key = tuple[str, str, str]
 """Learner, method and variant: a row of most tables. Zero-shot CLIP has neither learner nor variant."""
 CLIP: Key = ("", ZEROSHOT, "")
 CONTROLS = (TWO_PROMPTS, ONE_SET)
 """Rows beside those of the methods, put together from what their runs have recorded."""
+
+
+def tidy_frame(results: Iterable[tuple[Result, Mapping[str, str]]]) -> pd.DataFrame:
+    """Return a row per run, prompts and measure: what all tables and figures are made of.
+
+    ``prompts`` is ``result`` for the accuracies that count, else the stage (or ``zeroshot``) whose prompts scored the
+    ``value``; ``recipe`` is a hash of all settings but the seed; accuracies are in percent, memory in bytes.
+
+    Args:
+        results: each with more columns, the ``variant`` among them.
+    """
+    rows = [{**more, **row} for result, more in results for row in _tidy_rows(result)]
+    return pd.DataFrame(rows, columns=None if rows else [*LEVELS, "prompts", "measure", "value", *COSTS])
+
+
+def _tidy_rows(result: Result) -> Iterator[dict[str, Any]]:
+    environment, stages = result.environment, result.stages
+    recipe = json.dumps({key: value for key, value in result.recipe.items() if key != "seed"}, sort_keys=True)
+    names = ("protocol", "dataset", "learner", "method", "seed", "shots")
+    circumstances = {
+        "updates": sum(stage["updates"] for stage in stages),
+        "images": sum(stage.get("images", 0) for stage in stages),
+        "tuning_seconds": sum(stage["seconds"] for stage in stages),
+        "epochs": max(1, sum(len(stage.get("losses", ())) for stage in stages)),
+        "seconds": result.seconds,
+        "peak_memory": result.peak_memory,
+        "parameters": result.parameters,
+        "pseudo_label_accuracy": (result.pseudo_labels or {}).get("accuracy", ""),
+        "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:12],
+        **{f"{name}_fingerprint": environment.get(name, {}).get("fingerprint", "") for name in ("data", "clip")},
+        **{name: (environment.get("git") or {}).get(name, "") for name in ("commit", "changed")},
+        **{name: environment.get(name, "") for name in ("maotune", "torch", "device")},
+    }
+    tables = [("result", result.scores), *((stage["name"], stage.get("accuracy", {})) for stage in stages)]
+    for prompts, scores in [*tables, (ZEROSHOT, result.zeroshot)]:
+        for measure, value in scores.items():
+            scored_with = result.scored_with.get(measure, "") if prompts == "result" else prompts
+            score = {"prompts": prompts, "measure": measure, "value": value, "scored_with": scored_with}
+            yield {name: getattr(result, name) for name in names} | score | circumstances
 
 
 class Spread(NamedTuple):
@@ -60,31 +100,26 @@ class Scores:
 
     def __init__(self, results: Iterable[tuple[Result, str]]) -> None:
         """Collect results, each with the variant that it belongs to (empty where none is varied)."""
-        scores: dict[tuple[Any, ...], dict[str, float]] = {}
-        costs: dict[tuple[Any, ...], dict[str, float]] = {}
-        self.measures: list[str] = []
+        runs = [(result, {"variant": variant}) for result, variant in results]
+        measures = ([name for name in PROTOCOLS[of.protocol].measures if name in of.scores] for of, _ in runs)
+        first = next(filter(None, measures), [])
+        self.measures: list[str] = first if "h" in first else first[:1]
         """What rows are compared by: the measure that the runs are judged by, and the halves of H."""
-        for result, variant in results:
-            place = (result.dataset, result.seed)
-            scores[*CLIP, *place] = result.zeroshot
-            if result.method != ZEROSHOT:
-                key = (result.learner, result.method, variant, *place)
-                scores[key] = result.scores
-                costs[key] = {
-                    "updates": sum(stage["updates"] for stage in result.stages),
-                    "images": sum(stage.get("images", 0) for stage in result.stages),
-                    "seconds": sum(stage["seconds"] for stage in result.stages),
-                    "epochs": max(1, sum(len(stage.get("losses", ())) for stage in result.stages)),
-                    "parameters": result.parameters,
-                    "peak_memory": result.peak_memory,
-                }
-            measures = [name for name in PROTOCOLS[result.protocol].measures if name in result.scores]
-            self.measures = self.measures or (measures if "h" in measures else measures[:1])
-        self.table = _frame(scores)
+        tidy = tidy_frame(runs)
+        clip = tidy[tidy["prompts"] == ZEROSHOT].assign(**dict(zip(LEVELS, CLIP, strict=False)))
+        tuned = tidy[tidy["method"] != ZEROSHOT]
+        counted = pd.concat([clip, tuned[tuned["prompts"] == "result"]])
+        self.table = counted.pivot_table("value", LEVELS, "measure", aggfunc="last", sort=False)
         """Accuracy in percent: a row per learner, method, variant, data set and seed, a column per test."""
         self.by_key = _by_key(self.table)
         """The scores of each row by data set and seed."""
-        self.costs_by_key = _by_key(_frame(costs))
+        self.stages_by_key = _by_key(
+            tuned[~tuned["prompts"].isin(["result", ZEROSHOT])].pivot_table(
+                "value", [*LEVELS, "prompts"], "measure", aggfunc="last", sort=False
+            )
+        )
+        """The accuracies after each stage of each row by data set, seed and stage (``prompts``)."""
+        self.costs_by_key = _by_key(tuned.drop_duplicates(LEVELS, keep="last").set_index(LEVELS)[COSTS])
         """The costs of tuning of each row by data set and seed."""
 
     @property
@@ -158,7 +193,7 @@ class Scores:
         records = []
         for (key, dataset), scores in self.spreads.items():
             by_seed = self.by_key[key].xs(dataset)
-            costs = {"updates": 0, "seconds": 0}
+            costs = {"updates": 0, "tuning_seconds": 0}
             if key in self.costs_by_key:
                 costs = self.costs_by_key[key].xs(dataset).mean()
             records.append(
@@ -168,15 +203,11 @@ class Scores:
                     "seeds": sorted(int(seed) for seed in by_seed.index),
                     "scores": {test: spread._asdict() for test, spread in scores.items()},
                     "updates": float(costs["updates"]),
-                    "seconds": float(costs["seconds"]),
+                    "seconds": float(costs["tuning_seconds"]),
                     "by_seed": {int(seed): row.dropna().to_dict() for seed, row in by_seed.iterrows()},
                 }
             )
         return sorted(records, key=lambda record: self.datasets.index(record["dataset"]))
-
-
-def _frame(records: dict[tuple[Any, ...], dict[str, float]]) -> pd.DataFrame:
-    return pd.DataFrame([*records.values()], pd.MultiIndex.from_tuples([*records], names=LEVELS), dtype=float)
 
 
 def _by_key(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:
@@ -271,25 +302,22 @@ def read_sweeps(folder: Path) -> list[Sweep]:
 
 def read_experiments(*sweeps: Sweep) -> list[ExperimentRuns]:
     """Read the runs of sweeps, experiment by experiment."""
-    reasons: dict[Path, str | None] = {}
 
     @functools.cache
-    def read(folder: Path) -> Result | None:
+    def read(folder: Path) -> Result | str | None:
+        """Return the result, or why there is none; None where the run has not ended."""
         try:
-            result = Result.find(folder)
-            reasons[folder] = without_folders(failure_reason(folder) or "") if result is None else None
+            return Result.find(folder) or without_folders(failure_reason(folder) or "") or None
         except CheckpointError as error:
-            reasons[folder], result = without_folders(str(error)), None
-        return result
+            return without_folders(str(error))
 
     every = [trial for sweep in sweeps for trial in sweep.trials]
     experiments = []
     for name in dict.fromkeys(trial.experiment for trial in every):
-        trials = [trial for trial in every if trial.experiment == name]
-        finished = [FinishedTrial(trial, result) for trial in trials if (result := read(trial.folder))]
-        others = [trial for trial in trials if not read(trial.folder)]
-        missing = [trial for trial in others if not reasons[trial.folder]]
-        failed = [(trial, text) for trial in others if (text := reasons[trial.folder])]
+        states = [(trial, read(trial.folder)) for trial in every if trial.experiment == name]
+        finished = [FinishedTrial(trial, state) for trial, state in states if isinstance(state, Result)]
+        missing = [trial for trial, state in states if state is None]
+        failed = [(trial, state) for trial, state in states if isinstance(state, str)]
         experiments.append(ExperimentRuns(name, finished, missing, failed))
     return experiments
 
@@ -301,38 +329,3 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     if len(names) > 1 and all(name.startswith(common) and name != common for name in names):
         return {name: name.removeprefix(common) for name in names}
     return {name: name for name in names}
-
-
-def tidy_frame(experiments: Sequence[ExperimentRuns]) -> pd.DataFrame:
-    """Return a row per trial, prompts and measure.
-
-    ``prompts`` is ``result`` for the accuracies that count, else the stage (or ``zeroshot``) whose prompts scored the
-    ``value``; ``recipe`` is a hash of all settings but the seed; accuracies are in percent, memory in bytes.
-    """
-    return pd.DataFrame([row for runs in experiments for run in runs.finished for row in _tidy_rows(runs.name, run)])
-
-
-def _tidy_rows(experiment: str, run: FinishedTrial) -> Iterable[dict[str, Any]]:
-    result, environment = run.result, run.result.environment
-    recipe = json.dumps({key: value for key, value in result.recipe.items() if key != "seed"}, sort_keys=True)
-    trial = {"experiment": experiment, "variant": run.trial.variant, "trial": run.trial.name}
-    trial |= {name: getattr(result, name) for name in ("protocol", "dataset", "learner", "method", "seed", "shots")}
-    circumstances = {
-        "updates": sum(stage["updates"] for stage in result.stages),
-        "images": sum(stage["images"] for stage in result.stages),
-        "tuning_seconds": round(sum(stage["seconds"] for stage in result.stages), 3),
-        "seconds": round(result.seconds, 3),
-        "peak_memory": result.peak_memory,
-        "parameters": result.parameters,
-        "pseudo_label_accuracy": (result.pseudo_labels or {}).get("accuracy", ""),
-        "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:12],
-        **{f"{name}_fingerprint": environment.get(name, {}).get("fingerprint", "") for name in ("data", "clip")},
-        **{name: (environment.get("git") or {}).get(name, "") for name in ("commit", "changed")},
-        **{name: environment.get(name, "") for name in ("maotune", "torch", "device")},
-    }
-    tables = [("result", result.scores), *((stage["name"], stage["accuracy"]) for stage in result.stages)]
-    for prompts, scores in [*tables, (ZEROSHOT, result.zeroshot)]:
-        for measure, value in scores.items():
-            scored_with = result.scored_with.get(measure, "") if prompts == "result" else prompts
-            score = {"prompts": prompts, "measure": measure, "value": round(value, 4), "scored_with": scored_with}
-            yield trial | score | circumstances

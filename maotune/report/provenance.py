@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from maotune.printable import without_folders
 from maotune.report.content import ReportTable, Section
 from maotune.report.frame import ExperimentRuns, FinishedTrial, short_names
+from maotune.report.sentences import NOTHING
 from maotune.runs.events import duration
 
 NAMED = frozenset({"data.source", "learner.name", "method", "seed"})
@@ -16,8 +19,7 @@ def provenance_section(experiments: Sequence[ExperimentRuns], commands: Sequence
     """Collect everything that is needed to run it again."""
     finished = list({run.trial.folder: run for runs in experiments for run in runs.finished}.values())
     tables = [_circumstances(experiments, finished), *_settings(experiments), _data(finished)]
-    shown = [table for table in tables if table.rows]
-    return Section("made", "How it was made", tables=shown, code="\n".join(map(without_folders, commands)))
+    return Section("made", "How it was made", parts=tables, code="\n".join(map(without_folders, commands)))
 
 
 def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[FinishedTrial]) -> ReportTable:
@@ -61,70 +63,58 @@ def _distinct(values: Iterable[str]) -> str:
 
 def _settings(experiments: Sequence[ExperimentRuns]) -> list[ReportTable]:
     """Tables of the settings that all runs share, and of those in which learners and variants differ."""
-    recipes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for runs in experiments:
-        for run in runs.finished:
-            recipe = _flat(run.trial.recipe.shareable().model_dump(mode="json"))
-            recipes.setdefault((runs.name, run.result.learner, run.trial.variant), []).append(recipe)
-    every = [recipe for group in recipes.values() for recipe in group]
-    keys = [key for key in dict.fromkeys(key for recipe in every for key in recipe) if key not in NAMED]
-    shared = [key for key in keys if _agree(every, key)]
+    runs = [
+        (of.name, run.result.learner, run.trial.variant, run.trial.recipe) for of in experiments for run in of.finished
+    ]
+    rows = pd.MultiIndex.from_tuples([row for *row, _ in runs], names=["experiment", "learner", "variant"])
+    recipes = [_flat(recipe.shareable().model_dump(mode="json")) for *_, recipe in runs]
+    frame = pd.DataFrame(recipes, rows).drop(columns=[*NAMED])  # a learner's own settings are missing in the others
+    shared = frame.columns[frame.nunique(dropna=False) == 1]
     groups: dict[str, list[str]] = {}
     for key in shared:
         group, _, name = key.rpartition(".")
-        groups.setdefault(group or "run", []).append(f"{name} = {_shown(every[0][key])}")
+        groups.setdefault(group or "run", []).append(f"{name} = {frame[key].iloc[0]}")
     common = [((group,), ("; ".join(settings),)) for group, settings in groups.items()]
-    places = [
-        place for place, shown in enumerate((len(experiments) > 1, True, any(key[2] for key in recipes))) if shown
-    ]
+    shown = [level for level in rows.names if level == "learner" or rows.unique(level).size > 1]
     differing = []
-    for labels, of_row in recipes.items() if len(shared) < len(keys) else ():
+    for of_row, group in frame.drop(columns=shared).groupby(level=rows.names, sort=False):
         settings = [
-            f"{key} = {_shown(value) if _agree(of_row, key) else '(differs by run)'}"
-            for key, value in of_row[0].items()
-            if key in keys and key not in shared
+            f"{key} = {'(differs by run)' if column.nunique(dropna=False) > 1 else column.iloc[0]}"
+            for key, column in group.dropna(axis=1, how="all").items()
         ]
-        differing.append(([labels[place] for place in places], ("; ".join(settings) or "–",)))
-    headings = [("experiment", "learner", "variant")[place] for place in places]
-    caption = "Settings in which rows differ."
+        labels = [label for level, label in zip(rows.names, of_row, strict=True) if level in shown]
+        differing.append((labels, ("; ".join(settings) or NOTHING,)))
     return [
         ReportTable("settings", "Settings that all runs share.", ("",), ("",), common, words=True),
-        ReportTable("own-settings", caption, headings, ("settings",), differing, words=True),
-    ]
-
-
-def _agree(recipes: Sequence[Mapping[str, Any]], key: str) -> bool:
-    return all(recipe.get(key, ...) == recipes[0].get(key, ...) for recipe in recipes)
+        ReportTable(
+            "own-settings", "Settings in which rows differ.", shown, ("settings",),
+            differing if len(shared) < len(frame.columns) else [], words=True,
+        ),
+    ]  # fmt: skip
 
 
 def _data(finished: Sequence[FinishedTrial]) -> ReportTable:
     """The data sets by number of classes and fingerprint: of the images and classes of each seed's splits."""
-    sets: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
-    for run in finished:
-        data = run.result.environment.get("data", {})
-        of_seed = sets.setdefault(run.result.dataset, {}).setdefault(run.result.seed, [])
-        if data.get("fingerprint") not in (None, *(other["fingerprint"] for other in of_seed)):
-            of_seed.append(data)
+    recorded = [(run.result, run.result.environment.get("data", {})) for run in finished]
+    columns = ["base_classes", "new_classes", "fingerprint"]
+    keys = [(result.dataset, result.seed) for result, data in recorded if "fingerprint" in data]
+    frame = pd.DataFrame([data for _, data in recorded if "fingerprint" in data], columns=columns).astype(str)
     rows = []
-    for name, short in short_names(sets).items():
-        every = [data for of_seed in sets[name].values() for data in of_seed]
-        counts = [
-            _distinct(str(data[key]) for data in every).replace(";", ",") for key in ("base_classes", "new_classes")
-        ]
-        prints = [
-            f"{seed}: {' '.join(data['fingerprint'][:8] for data in of)}" for seed, of in sorted(sets[name].items())
-        ]
-        rows.append(((short,), (*counts, ", ".join(prints))))
+    for name, short in short_names(dict.fromkeys(name for name, _ in keys)).items():
+        of_set = frame[[key[0] == name for key in keys]]
+        seeds = pd.Series([seed for key, seed in keys if key == name], of_set.index)
+        prints = [f"{seed}: {' '.join(of.str[:8].unique())}" for seed, of in of_set["fingerprint"].groupby(seeds)]
+        rows.append(((short,), (*(", ".join(of_set[key].unique()) for key in columns[:2]), ", ".join(prints))))
     caption = "Data: classes, and a fingerprint of what was tuned on and scored."
     titles = ("base classes", "new classes", "fingerprint by seed")
     return ReportTable("data", caption, ("data set",), titles, rows, words=True)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested settings by dotted key."""
+def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Return the leaves of nested settings by dotted key, written as people do."""
     if not isinstance(tree, dict) or not tree:
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
+        return {prefix: _shown(tree)}
+    flat: dict[str, str] = {}
     for name, branch in tree.items():
         flat |= _flat(branch, f"{prefix}.{name}" if prefix else str(name))
     return flat

@@ -64,7 +64,7 @@ def pseudo_label_section(runs: ExperimentRuns) -> Section | None:
         ),
     )
     figures = [_figure(runs.name, labellings)] if labellings else []
-    return Section(f"{runs.name}-labels", "Pseudo-labels", tables=[table], figures=figures)
+    return Section(f"{runs.name}-labels", "Pseudo-labels", parts=[table, *figures])
 
 
 def _figure(name: str, labellings: Mapping[str, Mapping[Any, Labelling]]) -> FigurePanels:

@@ -15,7 +15,7 @@ from maotune.printable import escape_controls, printable_cell
 from maotune.report.content import Report, ReportTable
 from maotune.report.frame import ExperimentRuns, tidy_frame
 
-ON_TERMINAL = ("paired", "averages")
+ON_TERMINAL = ("paired", "results")
 """Tables for the terminal; the files have all of them."""
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -83,31 +83,41 @@ def terminal(report: Report) -> RenderableType:
 
 
 def _rich_table(table: ReportTable) -> Table:
-    """Return a table for the terminal, with nothing in its cells read as markup."""
+    """Return the first columns of a table for the terminal, with nothing in its cells read as markup."""
     title = Text(table.caption)
     shown = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for label in table.labels:
         shown.add_column(Text(label), no_wrap=True)
-    for column in table.titles:
-        shown.add_column(Text(column), justify="right", no_wrap=True)
+    columns = slice(table.lead or None)
+    for heading in table.titles[columns]:
+        shown.add_column(Text(heading), justify="right", no_wrap=True)
     for row, ((labels, _), cells) in enumerate(zip(table.rows, table.cells, strict=True)):
         if row in table.rules:
             shown.add_section()
-        texts = [Text(mean, style="bold" if best else "") for mean, _, best in cells]
-        for text, (_, std, _) in zip(texts, cells, strict=True):
-            text.append(f" ± {std}" if std else "", style="dim not bold")
+        texts = [
+            Text.assemble((mean, "bold" if best else ""), (f" ± {std}" if std else "", "dim"))
+            for mean, std, best in cells[columns]
+        ]
         shown.add_row(*map(Text, labels), *texts)
     return shown
+
+
+def csv(experiments: Sequence[ExperimentRuns]) -> str:
+    """Return a line per run, prompts and measure, with nothing that a spreadsheet would run."""
+    tidy = tidy_frame(
+        (run.result, {"experiment": runs.name, "variant": run.trial.variant, "trial": run.trial.name})
+        for runs in experiments
+        for run in runs.finished
+    )
+    rounded = tidy.round({"value": 4, "tuning_seconds": 3, "seconds": 3})
+    return str(rounded.map(printable_cell).to_csv(index=False, lineterminator="\n"))
 
 
 FORMATS: Mapping[str, tuple[str, Callable[[Report, Sequence[ExperimentRuns]], str]]] = {
     "html": ("index.html", lambda report, _: html(report)),
     "markdown": ("report.md", lambda report, _: markdown(report)),
     "latex": ("tables.tex", lambda report, _: latex(report)),
-    "csv": (
-        "results.csv",
-        lambda _, experiments: tidy_frame(experiments).map(printable_cell).to_csv(index=False, lineterminator="\n"),
-    ),
+    "csv": ("results.csv", lambda _, experiments: csv(experiments)),
 }
 """Format -> file name and writer."""
 

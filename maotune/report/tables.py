@@ -1,17 +1,15 @@
 """The tables of the paper, from the runs of an experiment; ours beside the published numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
-
-import pandas as pd
 
 from maotune.mao.methods import ZEROSHOT
 from maotune.recipe.suites import SUITES
 from maotune.report.compare import FEWEST, MaoComparison, pair
 from maotune.report.content import ReportTable
 from maotune.report.frame import CONTROLS, MEASURES, ExperimentRuns, Key, Scores, short_names
-from maotune.report.names import TWO_PROMPTS, explain, learner_name, method_name
-from maotune.report.published import PublishedNumber, look_up
+from maotune.report.names import TWO_PROMPTS, learner_name, method_name
+from maotune.report.published import TABLES, PublishedNumber, look_up
 from maotune.report.sentences import NOTHING, between, counted, probability, signed
 from maotune.runs.inference import Inference
 
@@ -21,13 +19,22 @@ HEADINGS = {
 }  # fmt: skip
 MEAN = "mean"
 MARKED = (
-    "Marked: the best of each column, and what is within noise of it (nearer than the root of the sum of the two "
+    "Shaded: the best of each column, and what is within noise of it (nearer than the root of the sum of the two "
     "squared standard deviations)."
 )
+PUBLISHED = (
+    "Published: the paper's averages, for orientation only: other model (CLIP ViT-B/16) and other data. Only the signs "
+    "of the changes can be compared."
+)
 COSTS = {
-    "parameters": ",.0f", "updates": ",.0f", "images": ",.0f", "seconds": ".1f", "s / epoch": ".2f", "peak MB": ",.0f",
+    "parameters": (",.0f", "parameters"), "updates": (",.0f", ""), "images": (",.0f", ""), "seconds": (".1f", ""),
+    "s / epoch": (".2f", "epoch_seconds"), "× MAO": (".2f", "relative_time"), "peak MB": (",.0f", "memory_mb"),
+    "score": (".2f", "h"), "classified / s": (",.0f", "fps"),
 }  # fmt: skip
-"""Column of costs -> format."""
+"""Column of costs -> format, and its name among the published numbers."""
+
+Columns = dict[tuple[str, str], dict[Key, str]]
+"""Group and title -> cells by row."""
 
 
 def differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> ReportTable:
@@ -36,16 +43,14 @@ def differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> R
     for each in comparisons:
         gap = each.difference
         counts = ("/".join(map(str, gap.counts)), str(len(gap.by_dataset)), str(gap.gaps.groupby(level=0).size().max()))
-        certain = (between(gap.interval), between(gap.resampled), probability(each.corrected))
-        rows.append(
-            ((each.title, method_name(each.against), HEADINGS[each.measure]), (signed(gap.mean), *certain, *counts))
-        )
+        certain = (between(gap.interval), probability(each.corrected), *counts, between(gap.resampled))
+        rows.append(((each.title, method_name(each.against), HEADINGS[each.measure]), (signed(gap.mean), *certain)))
     tested = sum(each.corrected is not None for each in comparisons)
     return ReportTable(
         f"{runs.name}-paired",
         "MAO minus its counterpart in percentage points, paired over data sets and seeds.",
         ("learner", "MAO against", "measure"),
-        ("difference", "95 % interval", "resampled", "p", "+/−/=", "sets", "seeds"),
+        ("difference", "95 % interval", "p", "+/−/=", "sets", "seeds", "resampled"),
         rows,
         (
             "One definition for every measure: a run minus its counterpart with the same data set and seed (H is each "
@@ -57,168 +62,158 @@ def differences(runs: ExperimentRuns, comparisons: Sequence[MaoComparison]) -> R
             f"Below {FEWEST} there is no interval. p: of such a difference by chance, corrected by Holm's method for "
             f"{counted(tested, 'comparison')}; the intervals are not. +/−/=: on how many MAO is higher, lower, equal.",
         ),
-    )
-
-
-def averages(runs: ExperimentRuns) -> ReportTable:
-    """Averages over the data sets that all rows have, and the change from the learner's first row."""
-    scores = runs.scores
-    keys, cells = scores.compared
-    tests = tests_of(scores, next(iter(cells), ""))
-    first: dict[str, Key] = {}
-    rows = []
-    for key in keys if cells else ():
-        average = scores.average(key)
-        change = pair(scores, key, first.setdefault(key[0].removesuffix("+dept"), key), scores.measure)
-        moved = signed(change.mean) if change and key not in first.values() else ""
-        rows.append((labels(scores, key), (*(str(average[test]) for test in tests), moved)))
-    seeds = sorted({seed for of_set in cells.values() for seed in of_set})
-    spread = (
-        f"Seeds: {', '.join(map(str, seeds))}."
-        if len(seeds) > 1
-        else f"One seed ({next(iter(seeds), '')}): no spread is known."
-    )
-    return ReportTable(
-        f"{runs.name}-averages",
-        f"Accuracy in percent, {over(scores)}.",
-        label_headings(scores),
-        (*(HEADINGS.get(test, test) for test in tests), f"Δ {HEADINGS.get(scores.measure, '')}"),
-        rows,
-        (
-            MARKED,
-            f"Δ: paired difference of {MEASURES.get(scores.measure)} from the learner's first row. {spread}",
-            explain(method for _, method, _ in keys),
-        ),
-        mark_best=len(tests),
+        lead=4,
     )
 
 
 def results(runs: ExperimentRuns) -> ReportTable:
-    """All accuracies, as in the paper's Tables 1 and 2: a row per method, and for each data set its tests."""
+    """All accuracies, as in the paper's Tables 1 and 2: a row per method, the average first, then each data set.
+
+    Beside the average stand its change from the learner's first row and, where no number is published for the data
+    sets, the paper's average.
+    """
     scores = runs.scores
-    compared, cells = scores.compared
+    cells = scores.compared[1]
     names = short_names(scores.datasets)
-    columns = [(name, test) for name in scores.datasets for test in tests_of(scores, name)]
-    if len(scores.datasets) > 1 and cells:
-        names[MEAN] = "Average" if len(cells) == len(scores.datasets) else f"Average of {len(cells)}"
-        columns = [(MEAN, test) for test in tests_of(scores, scores.datasets[0])] + columns
-    rows = []
-    for key in scores.keys:
-        spreads = {name: scores.spreads.get((key, name), {}) for name in scores.datasets}
-        spreads[MEAN] = scores.average(key) if MEAN in names and key in compared else {}
-        rows.append((labels(scores, key), [str(spreads[name].get(test, NOTHING)) for name, test in columns]))
-    notes = [f"Mean ± standard deviation over seeds. {MARKED}"]
-    if scores.measure == "h":
-        notes.append(f"H of the average is that of the two average accuracies. {_scored_with(runs)}")
+    several = len(names) > 1 and bool(cells)
+    if several:
+        names = {MEAN: "Average" if len(cells) == len(names) else f"Average of {len(cells)}", **names}
+    spreads = {(name, key): of for (key, name), of in scores.spreads.items()}
+    spreads |= {(MEAN, key): scores.average(key) for key in scores.compared[0]}
+    accuracies: Columns = {
+        (names[name], HEADINGS.get(test, test)): {
+            key: str(of[test]) for (at, key), of in spreads.items() if at == name and test in of
+        }
+        for name in names
+        for test in tests_of(scores, scores.datasets[0] if name == MEAN else name)
+    }
+    lead = next(iter(names.values()), "")
+    columns = {place: of for place, of in accuracies.items() if place[0] == lead}
+    columns |= _changes(scores, lead)
+    first = len(columns)
+    columns |= ({} if published(runs) else _papers_averages(runs)) | accuracies
+    seeds = scores.table.index.unique("seed")
+    notes = [
+        f"Mean ± standard deviation over {counted(len(seeds), 'seed')}. {MARKED}"
+        if len(seeds) > 1
+        else f"One seed: no spread is known. {MARKED}",
+        f"Δ: paired difference of {MEASURES.get(scores.measure)} from the learner's first row.",
+        "H of the average is that of the two average accuracies." if scores.measure == "h" and several else "",
+        _scored_with(runs) if scores.measure == "h" else "",
+        PUBLISHED if any(group == "published" for group, _ in columns) else "",
+    ]
     if without := [names[name] for name in scores.datasets if name not in cells]:
         notes.append(f"Not in the average, because not all of its rows have them: {', '.join(without)}.")
-    return ReportTable(
-        f"{runs.name}-results",
-        "Accuracy in percent by data set.",
-        label_headings(scores),
-        [HEADINGS.get(test, test) for _, test in columns],
-        rows,
-        notes,
-        [names[name] for name, _ in columns],
-        mark_best=len(columns),
-    )
+    marked = [place for place, column in enumerate(columns) if column in accuracies]
+    caption = "Accuracy in percent by data set." if len(scores.datasets) > 1 else f"Accuracy in percent, {lead}."
+    return _by_key(runs, "results", caption, columns, notes, marked, first)
+
+
+def _changes(scores: Scores, group: str) -> Columns:
+    """Return the paired difference of each compared row from the learner's first."""
+    first: dict[str, Key] = {}
+    column = dict.fromkeys(scores.compared[0], "")
+    for key in column:
+        start = first.setdefault(key[0].removesuffix("+dept"), key)
+        if key != start and (change := pair(scores, key, start, scores.measure)):
+            column[key] = signed(change.mean)
+    return {(group, f"Δ {HEADINGS.get(scores.measure, '')}"): column}
+
+
+def _papers_averages(runs: ExperimentRuns) -> Columns:
+    """Return the paper's averages of the compared rows; none where it has those of zero-shot CLIP only."""
+    tests = {"average": ["average"], "h": ["base", "new", "h"]}.get(runs.scores.measure, [])
+    columns: Columns = {}
+    for test in tests:
+        numbers = {
+            key: look_up(runs.name, key, MEAN, "accuracy" if test == "average" else test)
+            for key in runs.scores.compared[0]
+        }
+        columns["published", HEADINGS[test]] = {key: f"{of.value:.2f}" for key, of in numbers.items() if of}
+    return columns if any(key[1] != ZEROSHOT for of in columns.values() for key in of) else {}
 
 
 def other_measures(runs: ExperimentRuns) -> ReportTable:
     """Averages of the same predictions by other measures."""
-    columns = [
-        (name, test)
+    averages = {name: {key: of.average(key) for key in of.compared[0]} for name, of in runs.rescored.items()}
+    columns: Columns = {
+        (name, HEADINGS[test]): {key: str(of[test]) for key, of in averages[name].items() if test in of}
         for name, scores in runs.rescored.items()
         for test in tests_of(scores, next(iter(scores.compared[1]), ""))
-    ]
-    averages = {
-        (name, key): scores.average(key) for name, scores in runs.rescored.items() for key in scores.compared[0]
     }
-    keys = [key for key in runs.scores.keys if any((name, key) in averages for name in runs.rescored)]
-    return ReportTable(
-        f"{runs.name}-other-measures",
-        f"The same predictions by other measures, in percent, {over(runs.scores)}.",
-        label_headings(runs.scores),
-        [HEADINGS[test] for _, test in columns],
-        [
-            (
-                labels(runs.scores, key),
-                [str(averages.get((name, key), {}).get(test, NOTHING)) for name, test in columns],
-            )
-            for key in keys
-        ],
-        (
-            "Mean over classes: each class counts alike. All classes in one list: base and new classes are scored "
-            "together, each half with the scores that its own prompts give it. OpenworldAUC: share of pairs of a base "
-            "and a new image where both are right among their own half and the base image is the more base-like.",
-        ),
-        [name for name, _ in columns],
-        mark_best=len(columns),
+    caption = f"The same predictions by other measures, in percent, {over(runs.scores)}."
+    notes = (
+        "Mean over classes: each class counts alike. All classes in one list: base and new classes are scored "
+        "together, each half with the scores that its own prompts give it. OpenworldAUC: share of pairs of a base "
+        "and a new image where both are right among their own half and the base image is the more base-like.",
     )
+    return _by_key(runs, "other-measures", caption, columns, notes, range(len(columns)))
 
 
 def stages(runs: ExperimentRuns) -> ReportTable:
     """Accuracy of the prompts of each stage on both halves: what the new stage does to the base classes."""
     scores = runs.scores
-    records = [
-        (labels(scores, key), stage["name"], run.result.dataset, stage["accuracy"]["base"], stage["accuracy"]["new"])
-        for key in (scores.compared[0] if scores.measure == "h" else ())
-        for run in runs.of(key)
-        for stage in run.result.stages
-    ]
-    used = {
-        (labels(scores, run.key), stage, test)
-        for run in runs.finished
-        for test, stage in run.result.scored_with.items()
-    }
-    table = pd.DataFrame(records, columns=["labels", "stage", "dataset", "base", "new"])
-    by_set = table.groupby(["labels", "stage", "dataset"], sort=False).mean()
+    used = {(run.key, stage, test) for run in runs.finished for test, stage in run.result.scored_with.items()}
     rows = []
-    for (names, stage), means in by_set.groupby(level=["labels", "stage"], sort=False).mean().iterrows():
-        scored = ", ".join(test for test in ("base", "new") if (names, stage, test) in used)
-        rows.append(((*names, stage), (f"{means['base']:.2f}", f"{means['new']:.2f}", scored or NOTHING)))
-    if "new" not in {*table["stage"]}:
-        rows = []
+    for key in scores.compared[0] if scores.measure == "h" else ():
+        if key in scores.stages_by_key and key[1] not in CONTROLS:
+            table = scores.stages_by_key[key]
+            shared = table[table.index.droplevel("prompts").isin(scores.compared_cells)]
+            of_sets = shared.groupby(level=["prompts", "dataset"], sort=False).mean()
+            for stage, accuracy in of_sets.groupby(level="prompts", sort=False).mean().iterrows():
+                scored = ", ".join(test for test in ("base", "new") if (key, stage, test) in used)
+                cells = (f"{accuracy['base']:.2f}", f"{accuracy['new']:.2f}", scored or NOTHING)
+                rows.append(((*labels(scores, key), str(stage)), cells))
     return ReportTable(
         f"{runs.name}-stages",
         f"Accuracy in percent of the prompts after each stage, {over(scores)}.",
         (*label_headings(scores), "prompts of stage"),
         ("Base", "New", "scores"),
-        rows,
+        rows if any(names[-1] == "new" for names, _ in rows) else [],
         ("The last column says which halves these prompts score in the tables above.",),
     )
 
 
 def cost(runs: ExperimentRuns) -> ReportTable:
-    """Cost of each method, as in the paper's Table 3; inference speed where it was measured."""
+    """Cost of each method, as in the paper's Table 3, with its numbers; inference speed where it was measured."""
     scores = runs.scores
     tuned = [key for key in scores.compared[0] if key[1] not in (ZEROSHOT, *CONTROLS)]
-    speeds = {key: _images_per_second(runs, key) for key in tuned}
-    rows = []
-    for key in tuned:
-        costs = scores.costs_by_key[key].reindex(scores.compared_cells)
-        means = costs.assign(**{"s / epoch": costs["seconds"] / costs["epochs"]}).mean()
-        means["peak MB"] = costs["peak_memory"].max() / 1e6
-        values = [f"{means[name]:{form}}" for name, form in COSTS.items()]
-        speed = [f"{speeds[key]:,.0f}" if speeds[key] else NOTHING] if any(speeds.values()) else []
-        rows.append((labels(scores, key), [*values, f"{scores.average(key)[scores.measure].mean:.2f}", *speed]))
-    return ReportTable(
-        f"{runs.name}-cost",
-        f"Cost of tuning, {over(scores)}.",
-        label_headings(scores),
-        [*COSTS, HEADINGS[scores.measure], *(["classified / s"] if any(speeds.values()) else [])],
-        rows,
-        (
-            "Seconds are of tuning alone, without reading images and scoring, as measured while the sweep ran: trials "
-            "that share a machine slow each other down. Peak MB: the most of any of the runs.",
-        ),
+    ours = {key: _costs(runs, key) for key in tuned}
+    mao = next((costs["s / epoch"] for key, costs in ours.items() if key[1] == "mao"), None)
+    ours = {key: {**costs, **({"× MAO": costs["s / epoch"] / mao} if mao else {})} for key, costs in ours.items()}
+    table_3 = TABLES.get(runs.name) == ("3",)
+    columns: Columns = {}
+    for name, (form, printed) in COSTS.items():
+        title = HEADINGS[scores.measure] if name == "score" else name
+        numbers = {key: look_up(runs.name, key, "flowers102", printed) for key in tuned if table_3}
+        columns["here", title] = {key: f"{costs[name]:{form}}" for key, costs in ours.items() if name in costs}
+        columns["published", title] = {key: f"{of.value:{form}}" for key, of in numbers.items() if of}
+    columns = {place: of for place, of in columns.items() if of}
+    columns = dict(sorted(columns.items(), key=lambda column: column[0][0]))  # here, then published
+    notes = (
+        "Seconds are of tuning alone, without reading images and scoring, as measured while the sweep ran: trials "
+        "that share a machine slow each other down. Peak MB: the most of any of the runs. × MAO: time of an epoch over "
+        "that of the first row with MAO.",
+        "Published: Table 3 of the paper, Flowers102 with CLIP ViT-B/16." if table_3 else "",
     )
+    return _by_key(runs, "cost", f"Cost of tuning, {over(scores)}.", columns, notes)
 
 
-def _images_per_second(runs: ExperimentRuns, key: Key) -> float | None:
-    measured = [Inference.find(run.trial.folder) for run in runs.finished if run.key == key]
-    speeds = [inference.images_per_second for inference in measured if inference]
-    return fmean(speeds) if speeds else None
+def _costs(runs: ExperimentRuns, key: Key) -> dict[str, float]:
+    scores = runs.scores
+    costs = scores.costs_by_key[key].reindex(scores.compared_cells)
+    means = costs.assign(epoch=costs["tuning_seconds"] / costs["epochs"]).mean()
+    speeds = [
+        of.images_per_second for run in runs.finished if run.key == key and (of := Inference.find(run.trial.folder))
+    ]
+    return {
+        **{name: means[name] for name in ("parameters", "updates", "images")},
+        "seconds": means["tuning_seconds"],
+        "s / epoch": means["epoch"],
+        "peak MB": costs["peak_memory"].max() / 1e6,
+        "score": scores.average(key)[scores.measure].mean,
+        **({"classified / s": fmean(speeds)} if speeds else {}),
+    }
 
 
 def published(runs: ExperimentRuns) -> ReportTable:
@@ -258,27 +253,27 @@ def _printed(runs: ExperimentRuns, key: Key, name: str, test: str) -> PublishedN
     return look_up(runs.name, key, name, test)
 
 
-def orientation(runs: ExperimentRuns) -> ReportTable:
-    """The paper's averages beside ours, where models and data differ: nothing to be close to."""
-    scores = runs.scores
-    tests = {"average": ["average"], "h": ["base", "new", "h"]}.get(scores.measure, [])
-    rows = []
-    for key in scores.compared[0] if scores.compared[1] else ():
-        numbers = [look_up(runs.name, key, MEAN, "accuracy" if test == "average" else test) for test in tests]
-        if any(numbers):
-            ours = [f"{scores.average(key)[test].mean:.2f}" for test in tests]
-            theirs = [f"{number.value:.2f}" if number else NOTHING for number in numbers]
-            rows.append((labels(scores, key), [*ours, *theirs]))
-    if all(row_labels[1] == method_name(ZEROSHOT) for row_labels, _ in rows):
-        rows = []
+def _by_key(
+    runs: ExperimentRuns,
+    name: str,
+    caption: str,
+    columns: Columns,
+    notes: Sequence[str],
+    marked: Collection[int] = (),
+    lead: int = 0,
+) -> ReportTable:
+    """Return a table with a row per learner, method and variant that has anything in it."""
+    keys = [key for key in runs.scores.keys if any(key in of for of in columns.values())]
     return ReportTable(
-        f"{runs.name}-orientation",
-        "The paper's averages, for orientation only: other model (CLIP ViT-B/16) and other data.",
-        label_headings(scores),
-        [HEADINGS[test] for test in tests] * 2,
-        rows,
-        ("No number is published for the data sets of this table; only the signs of the changes can be compared.",),
-        ["here"] * len(tests) + ["published"] * len(tests),
+        f"{runs.name}-{name}",
+        caption,
+        label_headings(runs.scores),
+        [title for _, title in columns],
+        [(labels(runs.scores, key), [of.get(key, NOTHING) for of in columns.values()]) for key in keys],
+        [note for note in notes if note],
+        [group for group, _ in columns] if len({group for group, _ in columns}) > 1 else (),
+        marked=marked,
+        lead=lead,
     )
 
 

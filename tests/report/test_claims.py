@@ -44,7 +44,7 @@ def test_what_held_and_what_did_not(mao: float, verdict: str) -> None:
     assert found["MAO raises base accuracy", "coop", "base"] == verdict
     assert found["H is above zero-shot CLIP", "coop", "h"] == "higher"
     assert found["MAO raises H", "maple", "h"] is None, "no runs"
-    assert found["hardly more time of tuning", "coop", "seconds"] is None
+    assert found["hardly more time of tuning", "coop", "tuning_seconds"] is None
 
 
 def test_nothing_is_judged_where_plain_tuning_does_not_gain() -> None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from maotune.report.frame import tidy_frame
-from maotune.report.render import FORMATS, escape_latex, html, latex, markdown, terminal
+from maotune.report.content import Gallery
+from maotune.report.render import csv as csv_of
+from maotune.report.render import escape_latex, html, latex, markdown, terminal
 from tests.report.conftest import HOSTILE, Reported
 
 
@@ -62,7 +63,7 @@ def test_latex_is_balanced_and_escaped(hostile: Reported) -> None:
         for line in tabular[1].splitlines():
             if line.endswith(r"\\") and r"\multicolumn" not in line:
                 assert len(re.findall(r"(?<!\\)&", line)) == len(tabular[0]) - 1
-    allowed = body.replace(r"$\pm$", "").replace("$-$", "").replace(r"$\Delta$", "").replace(r"$\rightarrow$", "")
+    allowed = re.sub(r"\$(?:-|\\[a-zA-Z]+)\$", "", body)  # a minus, or a symbol
     assert {found[0] for found in SPECIAL.finditer(allowed)} <= {"&"}
 
 
@@ -81,7 +82,7 @@ def test_latex_text(given: str, written: str) -> None:
 
 def test_csv_has_a_row_for_each_trial_and_measure(hostile: Reported) -> None:
     (study,) = hostile.experiments
-    rows = [*csv.DictReader(io.StringIO(tidy_frame([study]).to_csv(index=False)))]
+    rows = [*csv.DictReader(io.StringIO(csv_of([study])))]
     scores = {(run.trial.name, test): value for run in study.finished for test, value in run.result.scores.items()}
     written = {(row["trial"], row["measure"]): float(row["value"]) for row in rows if row["prompts"] == "result"}
     assert written == pytest.approx(scores, abs=1e-4)
@@ -97,7 +98,7 @@ def test_no_format_holds_an_escape_sequence_or_a_formula(hostile: Reported) -> N
     (study,) = hostile.experiments
     first = study.finished[0]
     named = replace(first, result=replace(first.result, dataset="=cmd|' /C calc'!A0\x1b[2J"))
-    (row, *_) = csv.DictReader(io.StringIO(FORMATS["csv"][1](hostile.report, [replace(study, finished=[named])])))
+    (row, *_) = csv.DictReader(io.StringIO(csv_of([replace(study, finished=[named])])))
     assert row["dataset"] == r"'=cmd|' /C calc'!A0\x1b[2J"
     report = replace(hostile.report, subtitle="photos \x1b[2J \u202egpj")
     for text in (markdown(report), html(report)):
@@ -117,8 +118,9 @@ def test_class_names_are_in_the_report(hostile: Reported) -> None:
     shown = {
         picture.title
         for section in hostile.report.sections
-        for pictures in section.galleries.values()
-        for picture in pictures
+        for part in section.parts
+        if isinstance(part, Gallery)
+        for picture in part.pictures
     }
     assert shown <= set(HOSTILE)
     assert shown

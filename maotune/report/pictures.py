@@ -1,0 +1,48 @@
+"""Pictures of a data set for a page, each read when it is shown."""
+
+import base64
+import functools
+import io
+import logging
+from collections.abc import Iterable, Mapping
+
+from maotune.data.sets.catalog import load_dataset
+from maotune.data.sets.dataset import ImageRef, UnreadableImage
+from maotune.recipe import Recipe
+
+SIDE = 96
+"""Longer side of a picture in pixels."""
+
+log = logging.getLogger(__name__)
+
+
+class DatasetPictures:
+    """The images of a recipe's data set by name; the data set is read when the first one is shown."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._data = recipe.data
+
+    def show(self, names: Iterable[str]) -> str:
+        """Return the first of the images that can be read as a ``data:`` URI; empty without one."""
+        for name in names:
+            try:
+                picture = self._images[name].read()
+            except (KeyError, UnreadableImage):
+                continue
+            picture.thumbnail((SIDE, SIDE))
+            file = io.BytesIO()
+            picture.save(file, "webp", quality=80)
+            return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return ""
+
+    @functools.cached_property
+    def _images(self) -> Mapping[str, ImageRef]:
+        """None where the data set is not here."""
+        data = self._data
+        try:
+            dataset = load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
+        except (ValueError, OSError) as error:
+            log.warning("no pictures of %s: %s", data.source, error)
+            return {}
+        samples = (*dataset.test, *dataset.val, *dataset.train, *dataset.unlabelled)
+        return {sample.image.name: sample.image for sample in reversed(samples)}
