@@ -109,15 +109,11 @@ class Scores:
         clip = tidy[tidy["prompts"] == ZEROSHOT].assign(**dict(zip(LEVELS, CLIP, strict=False)))
         tuned = tidy[tidy["method"] != ZEROSHOT]
         counted = pd.concat([clip, tuned[tuned["prompts"] == "result"]])
-        self.table = counted.pivot_table("value", LEVELS, "measure", aggfunc="last", sort=False)
+        self.table = _pivot(counted, LEVELS)
         """Accuracy in percent: a row per learner, method, variant, data set and seed, a column per test."""
         self.by_key = _by_key(self.table)
         """The scores of each row by data set and seed."""
-        self.stages_by_key = _by_key(
-            tuned[~tuned["prompts"].isin(["result", ZEROSHOT])].pivot_table(
-                "value", [*LEVELS, "prompts"], "measure", aggfunc="last", sort=False
-            )
-        )
+        self.stages_by_key = _by_key(_pivot(tuned[~tuned["prompts"].isin(["result", ZEROSHOT])], [*LEVELS, "prompts"]))
         """The accuracies after each stage of each row by data set, seed and stage (``prompts``)."""
         self.costs_by_key = _by_key(tuned.drop_duplicates(LEVELS, keep="last").set_index(LEVELS)[COSTS])
         """The costs of tuning of each row by data set and seed."""
@@ -208,6 +204,12 @@ class Scores:
                 }
             )
         return sorted(records, key=lambda record: self.datasets.index(record["dataset"]))
+
+
+def _pivot(tidy: pd.DataFrame, levels: list[str]) -> pd.DataFrame:
+    """Return a column per measure and a row for the last of each of the ``levels``, both in order of appearance."""
+    rows = pd.MultiIndex.from_frame(tidy[levels].drop_duplicates())
+    return tidy.pivot_table("value", levels, "measure", aggfunc="last").reindex(rows, columns=tidy["measure"].unique())
 
 
 def _by_key(frame: pd.DataFrame) -> dict[Key, pd.DataFrame]:

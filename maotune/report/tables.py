@@ -105,7 +105,7 @@ def results(runs: ExperimentRuns) -> ReportTable:
     if without := [names[name] for name in scores.datasets if name not in cells]:
         notes.append(f"Not in the average, because not all of its rows have them: {', '.join(without)}.")
     marked = [place for place, column in enumerate(columns) if column in accuracies]
-    caption = "Accuracy in percent by data set." if len(scores.datasets) > 1 else f"Accuracy in percent, {lead}."
+    caption = "Accuracy in percent by data set." if len(scores.datasets) > 1 else "Accuracy in percent."
     return _by_key(runs, "results", caption, columns, notes, marked, first)
 
 
@@ -264,6 +264,7 @@ def _by_key(
 ) -> ReportTable:
     """Return a table with a row per learner, method and variant that has anything in it."""
     keys = [key for key in runs.scores.keys if any(key in of for of in columns.values())]
+    groups = [group for group, _ in columns]
     return ReportTable(
         f"{runs.name}-{name}",
         caption,
@@ -271,7 +272,7 @@ def _by_key(
         [title for _, title in columns],
         [(labels(runs.scores, key), [of.get(key, NOTHING) for of in columns.values()]) for key in keys],
         [note for note in notes if note],
-        [group for group, _ in columns] if len({group for group, _ in columns}) > 1 else (),
+        groups if {*groups} != {"here"} else (),
         marked=marked,
         lead=lead,
     )
