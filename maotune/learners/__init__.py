@@ -8,6 +8,7 @@ from maotune.learners.cocoop import CoCoOp
 from maotune.learners.coop import CoOp
 from maotune.learners.coprompt import CoPrompt
 from maotune.learners.gda import GDA
+from maotune.learners.hicropl import HiCroPL
 from maotune.learners.ivlp import IVLP
 from maotune.learners.kgcoop import KgCoOp
 from maotune.learners.linear import LinearProbe
@@ -40,6 +41,7 @@ LEARNERS: dict[str, type[AbstractLearner]] = {
     "upt": UPT,
     "mmrl": MMRL,
     "mmrl++": MMRLPlusPlus,
+    "hicropl": HiCroPL,
     "taskres": TaskRes,
     "linear": LinearProbe,
     "lp++": LPPlusPlus,

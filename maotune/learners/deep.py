@@ -74,9 +74,9 @@ class TextPrompts(nn.Module):
         """Put the prompts before the names ``classes``; see ``ClassNames.bind``."""
         return self.names.bind(classes, len(self.prompts[0]) + len(self.words))
 
-    def encode(self, only: Tensor | None) -> Tensor:
-        """Return (H, d) features of the texts of the classes ``only`` (None: all)."""
-        first, *deeper = self.prompts
+    def encode(self, only: Tensor | None, prompts: Sequence[Tensor] | None = None) -> Tensor:
+        """Return (H, d) features of the texts of the classes ``only`` (None: all), with its own prompts or others."""
+        first, *deeper = prompts or self.prompts
         name, eot = self.names.select(only)
         prefix = torch.cat([self.names.start(), first, self.clip.embed(self.words)])
         return self.clip.encode_text(prefix[None], name, eot, dict(enumerate(deeper, start=1)))
@@ -94,9 +94,9 @@ class VisualPrompts(nn.Module):
         prompts = [random_prompts(length, clip.vision_width) for _ in range(depth)]
         self.prompts = nn.ParameterList(prompts).to(clip.device)
 
-    def encode(self, batch: Batch) -> Tensor:
-        """Return (B, d) features of the images of the batch."""
-        return self.clip.encode_image(pixels(batch), list(self.prompts))
+    def encode(self, batch: Batch, prompts: Sequence[Tensor] | None = None) -> Tensor:
+        """Return (B, d) features of the images of the batch, with its own prompts or others."""
+        return self.clip.encode_image(pixels(batch), prompts or list(self.prompts))
 
 
 class Couplings(nn.ModuleList):

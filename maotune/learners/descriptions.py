@@ -66,10 +66,13 @@ class Descriptions:
     Args:
         clip: the frozen model.
         source: a shipped or own file, see ``read_descriptions``; or the descriptions of each class themselves.
+        templates: describe a class that has no sentences, with its name in place of ``{}``.
     """
 
-    def __init__(self, clip: FrozenCLIP, source: str | Mapping[str, Sequence[str]]) -> None:
-        self.clip = clip
+    def __init__(
+        self, clip: FrozenCLIP, source: str | Mapping[str, Sequence[str]], templates: Sequence[str] = ()
+    ) -> None:
+        self.clip, self.templates = clip, templates
         self.where = repr(source) if isinstance(source, str) else "given"
         self.texts = read_descriptions(source) if isinstance(source, str) else checked(source, self.where)
         self._features: dict[str, Tensor] = {}
@@ -80,7 +83,7 @@ class Descriptions:
         Raises:
             ValueError: a class has none (the message names the first few), or one is too long (the message shows it).
         """
-        missing = [name for name in classes if key(name) not in self.texts]
+        missing = [name for name in classes if not self.of(name)]
         if missing:
             named = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise ValueError(
@@ -88,18 +91,23 @@ class Descriptions:
                 "every class (set learner.descriptions to a JSON file {class: [description, ...]})"
             )
         if classes:
-            self.clip.tokenize([text for name in classes for text in self.texts[key(name)]])
+            self.clip.tokenize([text for name in classes for text in self.of(name)])
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """Return the descriptions of a class; none where it has no sentences and there are no templates."""
+        words = name.replace("_", " ")
+        return self.texts.get(key(name)) or tuple(text.replace("{}", words) for text in self.templates)
 
     @torch.no_grad()
     def features(self, classes: Sequence[str]) -> Tensor:
         """Return (C, d) normalised features, averaged over the descriptions of each class; computed once per class."""
-        new = list(dict.fromkeys(key(name) for name in classes if key(name) not in self._features))
-        texts = [text for name in new for text in self.texts[name]]
+        new = {key(name): self.of(name) for name in classes if key(name) not in self._features}
+        texts = [text for described in new.values() for text in described]
         encoded = [
             F.normalize(self.clip.encode_texts(texts[start : start + TEXTS_AT_ONCE]), dim=-1)
             for start in range(0, len(texts), TEXTS_AT_ONCE)
         ]
         if encoded:
-            parts = torch.split(torch.cat(encoded), [len(self.texts[name]) for name in new])
+            parts = torch.split(torch.cat(encoded), [len(described) for described in new.values()])
             self._features |= {name: part.mean(dim=0) for name, part in zip(new, parts, strict=True)}
         return torch.stack([self._features[key(name)] for name in classes])

@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "coprompt": {"depth": 2, "descriptions": {name: [f"{name}, seen", "an animal"] for name in (*CLASSES, *OTHERS)}},
     "promptkd": {"depth": 2},
     "upt": {"context_length": 3},
+    "hicropl": {"context_length": 4, "depth": 3, "cross_layer": 2, "templates": ("a photo of a {}.", "the {} in art.")},
     "mmrl": {"first_layer": 2, "width": 16},
     "mmrl++": {"first_layer": 2, "width": 16, "projection_rank": 8},
 }

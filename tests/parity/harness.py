@@ -5,7 +5,7 @@ factory, its prompts are set to the official initial values, and everything afte
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -91,6 +91,7 @@ def check(
     classify: Classify = F.cross_entropy,
     batch_candidates: bool = False,
     logits: str = "",
+    tiny: Collection[str] = (),
 ) -> None:
     """Compare with a golden case: scores, gradients, losses and parameters of five updates, and the recorded loop.
 
@@ -101,11 +102,12 @@ def check(
         classify: the cross-entropy, or MAO's over the classes of the batch.
         batch_candidates: as in ``Stage``.
         logits: ending of the recorded scores by which the tuned classes are predicted, where there are several.
+        tiny: our parameters whose gradient is so small beside the others that rounding shows.
     """
     recorded = describe(case)
     official = recorded["optimizer"]
     (group,) = official["groups"]
-    options = {key: group[key] for key in ("momentum", "weight_decay") if key in group}
+    options = {key: group[key] for key in ("momentum", "weight_decay", "eps") if key in group}
     classes = tuple(recorded.get("classnames") or describe("coop_ctx16")["classnames"])
 
     def learner() -> AbstractLearner:
@@ -134,7 +136,7 @@ def check(
 
     fresh = learner()
     compare_scores(fresh, case, f"logits_before{logits}")
-    compare_gradients(fresh, case, names, classify)
+    compare_gradients(fresh, case, names, classify, tiny)
 
     steps = run(fresh, [range(5)], warmup_epochs=0)
     totals = [sum(step.losses.values()) for step in steps]
@@ -161,7 +163,9 @@ def compare_scores(learner: AbstractLearner, case: str, key: str) -> None:
     torch.testing.assert_close(logits, read(case)[key], rtol=0, atol=1e-3)
 
 
-def compare_gradients(learner: AbstractLearner, case: str, names: Names, classify: Classify) -> None:
+def compare_gradients(
+    learner: AbstractLearner, case: str, names: Names, classify: Classify, tiny: Collection[str] = ()
+) -> None:
     (batch,) = GoldenBatches(case, [[0]]).epoch(0)
     learner.zero_grad()
     terms = learner.train().losses(learner(batch), batch, classify)
@@ -170,7 +174,9 @@ def compare_gradients(learner: AbstractLearner, case: str, names: Names, classif
     scales = {name: value.abs().max() for name, value in golden.items()}
     gradients = {name: value.grad / scales[name] for name, value in learner.named_parameters()}
     golden = {name: value / scales[name] for name, value in golden.items()}
-    torch.testing.assert_close(gradients, golden, rtol=1e-4, atol=1e-5)
+    assert gradients.keys() == golden.keys()
+    for name, value in golden.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-4 if name in tiny else 1e-5, msg=name)
 
 
 def compare_parameters(learner: AbstractLearner, case: str, prefix: str, names: Names) -> None:
