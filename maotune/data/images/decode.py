@@ -6,12 +6,13 @@ import hashlib
 import io
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -34,8 +35,10 @@ _TILE = 1 << 18
 
 _GDAL_NODATA = 42113
 """TIFF tag: the value of pixels without data."""
-_NO_DATA = (-9999.0, -99999.0, -32768.0)
+_NO_DATA = (-999.0, -9999.0, -99999.0, -32768.0)
 """Usual values for it."""
+_SATURATED = 65535.0
+"""The value of dead and saturated pixels, whatever the number of bits of the others."""
 _FULL_RANGES = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 16))
 
 Progress = Callable[[int, int], None]
@@ -45,7 +48,7 @@ Progress = Callable[[int, int], None]
 def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
     """Decode an open file into the upright RGB picture.
 
-    The EXIF orientation is applied; transparency lies on white; 16-bit and floating point grey values are
+    The EXIF orientation is applied; transparency lies on white; 16-bit values, and floating point grey values, are
     scaled to 8 bits (``_grey_range``); of several frames the first is used.
 
     Raises:
@@ -57,7 +60,10 @@ def upright_rgb(file: BinaryIO, name: str) -> Image.Image:
         if pixels > (most := min(MAX_PIXELS, LIMIT // bytes_each)):
             raise UnreadableImage.about(name, _too_many_pixels(most), "too large")
         with reserve(pixels * bytes_each):
+            other_bytes = _tiles_of_other_bytes(image)
             image.load()
+            if other_bytes and np.max(image.getextrema()) < 1 << 6:
+                _scale_up(image, _open_again(file, name, other_bytes))
             return _rgb(_upright(image, in_place=True), _no_data(image))
 
 
@@ -65,7 +71,7 @@ def _bytes_per_pixel(image: Image.Image) -> int:
     bits: tuple[int, ...] = getattr(image, "tag_v2", {}).get(
         TiffImagePlugin.BITSPERSAMPLE, ()
     )  # a strip may be the whole picture
-    known = _BYTES_PER_PIXEL.get(image.format or "", 8)
+    known = _BYTES_PER_PIXEL.get(image.format or "", 12 if _tiles_of_other_bytes(image) else 8)
     return max(known, 4 + sum(bits) // 8, 10 if "progressive" in image.info else 0)  # JPEG's coefficients
 
 
@@ -87,9 +93,47 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         return Image.open(file, formats=formats_of(name))
     except UnidentifiedImageError:
         file.seek(0)
-        if (refusal := why_unreadable(name, file.read(HEAD))) and refusal.kind != "not a picture":
+        refusal = why_unreadable(name, file.read(HEAD))
+        if refusal is not None and refusal.kind not in ("not a picture", "document"):
             raise UnreadableImage.about(name, refusal.reason, refusal.kind) from None
         raise
+
+
+def _tiles_of_other_bytes(image: Image.Image) -> list[Any]:
+    """Return the parts of a colour file of 16 bits, to be read by the lower byte of each value; none in other files.
+
+    Pillow keeps the upper byte. Given the other byte order it keeps the lower one.
+    """
+    swapped = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+    tiles = []
+    for tile in getattr(image, "tile", ()) if image.mode in ("RGB", "RGBA") else ():
+        raw, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if str(raw)[-4:] not in swapped:
+            return []
+        raw = raw[:-4] + swapped[raw[-4:]]
+        tiles.append(tile._replace(args=(raw, *rest) if isinstance(tile.args, tuple) else raw))
+    return tiles
+
+
+def _open_again(file: BinaryIO, name: str, tiles: list[Any]) -> Image.Image:
+    file.seek(0)
+    image: Any = _open(file, name)
+    image.tile = tiles
+    image.load()
+    lower: Image.Image = image
+    return lower
+
+
+def _scale_up(upper: Image.Image, lower: Image.Image) -> None:
+    """Scale a colour picture of few bits in a 16-bit file, in place; ``upper`` and ``lower`` are its bytes."""
+    high = max(
+        int((np.asarray(upper.crop(box)).astype(np.uint16) << 8 | np.asarray(lower.crop(box))).max())
+        for box in _tiles(upper)
+    )
+    full = next(most for most in _FULL_RANGES if high <= most)
+    for box in _tiles(upper):
+        values = np.asarray(upper.crop(box)).astype(np.float64) * 256 + np.asarray(lower.crop(box))
+        upper.paste(Image.fromarray(np.round(values * (255 / full)).astype(np.uint8), upper.mode), box)
 
 
 @contextmanager
@@ -166,13 +210,14 @@ def _values(grey: Image.Image, no_data: float | None) -> tuple[np.ndarray, np.nd
 def _grey_range(grey: Image.Image, no_data: float | None) -> tuple[float, float]:
     """Return which values become 0 and 255.
 
-    That is the full range of 8, 10, 12, 14 or 16 bits, the least that holds the values, or of fractions; else the
-    smallest and the largest value.
+    That is the full range of 8, 10, 12, 14 or 16 bits, the least that holds the values but saturated ones, or of
+    fractions; else the smallest and the largest value.
     """
     low, high = np.inf, -np.inf
     for box in _tiles(grey):
         values, present = _values(grey.crop(box), no_data)
-        low, high = float(values.min(where=present, initial=low)), float(values.max(where=present, initial=high))
+        low = float(values.min(where=present, initial=low))
+        high = float(values.max(where=present & (values != _SATURATED), initial=high))
     full = (1.0,) if grey.mode == "F" else _FULL_RANGES
     if low >= 0 and high <= full[-1]:
         return 0.0, next(most for most in full if high <= most)
@@ -182,7 +227,8 @@ def _grey_range(grey: Image.Image, no_data: float | None) -> tuple[float, float]
 def _eight_bits(grey: Image.Image, no_data: float | None, low: float, high: float) -> np.ndarray:
     """Scale the range to 0..255; pixels without data are black."""
     values, present = _values(grey, no_data)
-    return np.where(present, np.round((values - low) * (255 / max(high - low, 1e-12))), 0).astype(np.uint8)
+    scaled = np.clip((values - low) * (255 / max(high - low, 1e-12)), 0, 255)
+    return np.where(present, np.round(scaled), 0).astype(np.uint8)
 
 
 def _kind_and_reason(error: Exception) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +141,56 @@ def test_a_camera_of_fewer_bits_is_not_black(tmp_path: Path, bits: int, suffix: 
     assert colours(tmp_path / f"a.{suffix}")[0, :, 0].tolist() == [0, 127, 255]
 
 
-@pytest.mark.parametrize("no_data", [-9999.0, -3.4028235e38, 1e37, np.nan, np.inf, -32768.0])
+def deep_png(values: np.ndarray) -> bytes:
+    """A colour PNG of 16 bits, which Pillow does not write."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def deep_tiff(values: np.ndarray, order: str) -> bytes:
+    """A colour TIFF of 16 bits, which Pillow does not write."""
+    height, width, channels = values.shape
+    content = values.astype(f"{order}u2").tobytes()
+    bits = 8 + 2 + 12 * 9 + 4
+    short = [(256, width), (257, height), (259, 1), (262, 2), (277, channels), (278, height)]
+    entries = [(tag, 3, 1, struct.pack(f"{order}HH", value, 0)) for tag, value in short]
+    long = [(258, 3, channels, bits), (273, 4, 1, bits + 2 * channels), (279, 4, 1, len(content))]
+    entries += [(tag, kind, count, struct.pack(f"{order}I", value)) for tag, kind, count, value in long]
+    ifd = b"".join(struct.pack(f"{order}HHI", *entry[:3]) + entry[3] for entry in sorted(entries))
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    head = mark + struct.pack(f"{order}IH", 8, len(entries))
+    return head + ifd + bytes(4) + struct.pack(f"{order}{channels}H", *[16] * channels) + content
+
+
+@pytest.mark.parametrize("kind", ["png", "tif <", "tif >"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_colours_of_fewer_bits_are_not_black(tmp_path: Path, bits: int, kind: str) -> None:
+    most = 2**bits - 1
+    values = np.array([[[0, most // 2, most], [most, most // 4, 0]]])
+    path = tmp_path / f"a.{kind[:3]}"
+    path.write_bytes(deep_png(values) if kind == "png" else deep_tiff(values, kind[-1]))
+    assert np.abs(colours(path).astype(int) - [[[0, 127, 255], [255, 63, 0]]]).max() <= 1
+
+
+def test_transparency_of_fewer_bits(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(deep_png(np.array([[[4095, 0, 0, 4095], [0, 0, 0, 0]]])))
+    assert colours(tmp_path / "a.png").tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("others", [255, 1023, 4095, 16383])
+def test_saturated_pixels_darken_no_picture(tmp_path: Path, others: int) -> None:
+    Image.fromarray(np.array([[0, others, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert colours(tmp_path / "a.png")[0, :, 0].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize("no_data", [-999.0, -9999.0, -3.4028235e38, 1e37, np.nan, np.inf, -32768.0])
 def test_pixels_without_data_do_not_count(tmp_path: Path, no_data: float) -> None:
     Image.fromarray(np.array([[280, 290, 300, no_data]], np.float32)).save(tmp_path / "a.tif")
     assert colours(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255, 0]
