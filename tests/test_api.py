@@ -119,6 +119,8 @@ def test_data_that_are_not_here_must_be_named(
     ):
         run.evaluate("photos", split="val")
     assert run.evaluate(place / "photos", split="val") == expected
+    with pytest.raises(ValueError, match=r"'names\.txt' is not a file of class names"):
+        run.evaluate(place / "photos", classes="names.txt")
 
 
 def test_damaged_weights_are_suspected_and_not_all_images_named(run: maotune.Run) -> None:
@@ -138,6 +140,18 @@ def test_damaged_weights_are_suspected_and_not_all_images_named(run: maotune.Run
 def test_the_mean_over_classes_is_recorded(run: maotune.Run) -> None:
     assert set(run.result.mean_per_class) == {"val", "test"}
     assert run.result.mean_per_class["val"] == pytest.approx(run.result.scores["val"]), "as many images of each class"
+
+
+def test_each_class_counts_alike_in_the_mean_over_classes(run: maotune.Run, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "photos", tmp_path / "photos")
+    first, *others = sorted((tmp_path / "photos" / "test").iterdir())
+    for other in others:
+        for image in sorted(other.iterdir())[1:]:
+            image.unlink()
+    scored = run.score(tmp_path / "photos")
+    assert scored.accuracy == run.evaluate(tmp_path / "photos")
+    assert scored.mean_per_class == pytest.approx(sum(scored.per_class.values()) / len(scored.per_class))
+    assert len(scored) == len([*first.iterdir()]) + len(others)
 
 
 def test_what_is_no_run_is_refused(run: maotune.Run, tmp_path: Path) -> None:

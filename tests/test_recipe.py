@@ -110,6 +110,7 @@ def test_every_learner_has_a_recipe_for_both_kinds_of_clip() -> None:
         ("mao.b=0", "b is 0"),
         ("templates=photo", "{}"),
         ("epochs", "is not key=value"),
+        ("data.classes= ", "has no value (is a shell variable unset?): give one, or null for none"),
         ("epochs=[1", "is not YAML"),
         ("epochs.x.y=1", "holds a value, not settings"),
     ],

@@ -52,24 +52,27 @@ def zeroshot(
         entries = [{**asdict(row), "h": row.h} for row in rows]
         print_json({"split": split, "templates": templates, "clip": clip, "rows": entries, "mean": mean})
         return
-    table = Table(title=f"zero-shot {clip}, {split} images: accuracy in %", title_justify="left")
-    for column in ("data set", "classes", "images", "all", "base", "new", "H", "chance"):
+    title = f"zero-shot {clip}, {split} images: accuracy in %; by class: mean over all classes"
+    table = Table(title=title, title_justify="left")
+    for column in ("data set", "classes", "images", "all", "by class", "base", "new", "H", "chance"):
         table.add_column(column, justify="left" if column == "data set" else "right")
     for row in rows:
-        scores = (f"{value:.2f}" for value in (row.all, row.base, row.new, row.h, 100 / row.classes))
-        table.add_row(row.dataset, str(row.classes), str(row.images), *scores)
+        scores = (row.all, row.mean_per_class, row.base, row.new, row.h, 100 / row.classes)
+        table.add_row(row.dataset, str(row.classes), str(row.images), *(f"{score:.2f}" for score in scores))
     if len(rows) > 1:
         table.add_section()
-        table.add_row("mean", "", "", *(f"{value:.2f}" for value in mean.values()))
+        values = (mean[name] for name in ("all", "mean_per_class", "base", "new", "h"))
+        table.add_row("mean", "", "", *(f"{value:.2f}" for value in values))
     out.print(table)
 
 
 def score_mean(rows: "list[ZeroShotScores]") -> dict[str, float]:
-    """Return means of all, base and new over data sets; ``h`` is the H of the two means."""
+    """Return means of the scores over data sets; ``h`` is the H of the means of base and new."""
     from maotune.train.evaluate import harmonic_mean
 
-    every, base, new = (sum(getattr(row, name) for row in rows) / len(rows) for name in ("all", "base", "new"))
-    return {"all": every, "base": base, "new": new, "h": harmonic_mean(base, new)}
+    names = ("all", "mean_per_class", "base", "new")
+    means = {name: sum(getattr(row, name) for row in rows) / len(rows) for name in names}
+    return {**means, "h": harmonic_mean(means["base"], means["new"])}
 
 
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run, or its prompts.safetensors.")]
@@ -102,11 +105,13 @@ def evaluate(
     if data is None and source.startswith("hub:"):
         raise ValueError(f"the run was tuned on {source}; a run does not decide what is fetched: name it by --data")
     with progress() as listen:
-        accuracy = loaded.evaluate(source, root=root, classes=classes, prompts=prompts, split=split, callback=listen)
+        scored = loaded.score(source, root=root, classes=classes, prompts=prompts, split=split, callback=listen)
+    scores = {"accuracy": scored.accuracy, "mean_per_class": scored.mean_per_class}
     if as_json:
-        print_json({"run": str(run), "data": source, "split": split, "prompts": prompts, "accuracy": accuracy})
+        print_json({"run": str(run), "data": source, "split": split, "prompts": prompts, **scores})
     else:
-        out.print(f"{source}, {split}: {accuracy:.2f} % with prompts {prompts}")
+        accuracies = f"{scored.accuracy:.2f} % (mean over the classes: {scored.mean_per_class:.2f} %)"
+        out.print(f"{source}, {split}: {accuracies} with prompts {prompts}", markup=False, soft_wrap=True)
 
 
 @app.command()

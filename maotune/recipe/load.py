@@ -141,6 +141,8 @@ def parse_override(override: str) -> tuple[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {override!r} is not key=value (for instance learner.context_length=4)")
+    if not value.strip():
+        raise RecipeError(f"{override!r} has no value (is a shell variable unset?): give one, or null for none")
     try:
         return key, _parse(value)
     except (yaml.YAMLError, ValueError):

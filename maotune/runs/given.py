@@ -1,8 +1,7 @@
 """What people give to a tuned run: class names as a file or a list, images as paths, pictures, arrays or bytes."""
 
-import difflib
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from PIL import Image
 from maotune.data.images.decode import EncodedImage, ImageFile, MemoryImage
 from maotune.data.images.shards import SHARD
 from maotune.data.sets.catalog import load_unlabelled
-from maotune.data.sets.class_names import read_class_names
-from maotune.data.sets.dataset import ImageRef, Sample, Skipped
+from maotune.data.sets.class_names import did_you_mean, is_file, read_class_names
+from maotune.data.sets.dataset import ImageRef, Sample, Skipped, missed
 from maotune.runs.saved import PROMPTS
 
 OneImage = str | Path | Image.Image | np.ndarray | bytes
@@ -36,17 +35,13 @@ def class_names_of(given: ClassNames) -> tuple[str, ...]:
     text = str(given).strip()
     if not text:
         raise ValueError(f"the class names are empty (is a shell variable unset?): {_ADVICE}")
-    if is_there(path := Path(text).expanduser()) and path.is_file():
+    if is_file(path := Path(text).expanduser()):
         return tuple(read_class_names(path).values())
     names = [name.strip() for name in text.split(",") if name.strip()]
     paths = [name for name in names if name.lower().endswith(_ENDINGS) or name.startswith((".", "/", "~"))]
     if isinstance(given, Path) or paths or len(names) < 2:
         wrong = Path(paths[0] if paths else text)
-        folder = wrong.expanduser().parent
-        there = [entry.name for entry in folder.iterdir()] if is_there(folder) else []
-        near = difflib.get_close_matches(wrong.name, there, n=2)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"{str(wrong)!r} is not a file of class names{hint}: {_ADVICE}")
+        raise ValueError(f"{str(wrong)!r} is not a file of class names{did_you_mean(wrong)}: {_ADVICE}")
     return tuple(names)
 
 
@@ -59,7 +54,7 @@ def samples_of(images: Images) -> tuple[list[Sample], list[Skipped]]:
     several: Any = images
     if isinstance(images, str | Path | Image.Image | bytes | bytearray | memoryview) or _is_picture(images):
         several = [images]
-    if not isinstance(several, Iterable):
+    if not isinstance(several, Iterable) or isinstance(several, Mapping) or hasattr(several, "read"):
         raise _refusal(several, "what was given")
     samples: list[Sample] = []
     left_out: list[Skipped] = []
@@ -70,18 +65,20 @@ def samples_of(images: Images) -> tuple[list[Sample], list[Skipped]]:
         if not str(image).strip():
             raise ValueError("the path of an image is empty (is a shell variable unset?): give a file or a folder")
         path = Path(image)
-        if (path / PROMPTS).is_file():
+        if is_file(path / PROMPTS):
             raise ValueError(
                 f"{path} is the folder of a run, not of images: where a pattern such as runs/photos-*/ matches several "
                 "runs, name one of them"
             )
         pattern = glob.has_magic(str(path)) and not is_there(path)
-        if pattern or path.is_dir() or path.suffix.lower() == SHARD:
+        if pattern or (is_there(path) and path.is_dir()) or path.suffix.lower() == SHARD:
             pool = load_unlabelled(path, list_left_out=False)
             samples += pool.unlabelled
-            left_out += (item for item in pool.skipped if item.kind != "not a picture")  # texts beside the images
+            left_out += missed(pool.skipped)
         else:
             samples.append(Sample(ImageFile(path), -1))
+    if not samples and not left_out:
+        raise ValueError("no image was given: the list is empty")
     return samples, left_out
 
 

@@ -24,7 +24,7 @@ from maotune.runs.given import ClassNames, Images, class_names_of, is_there, sam
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
 from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
-from maotune.train.evaluate import Prediction, predict
+from maotune.train.evaluate import Evaluation, Prediction, predict
 from maotune.train.session import CheckpointError, restore_prompts, save_prompts
 
 
@@ -143,7 +143,22 @@ class Run:
         split: str = "test",
         callback: Callback = lambda event: None,
     ) -> float:
-        """Return the accuracy in percent on a split of a labelled data set, over all classes and readable images.
+        """Return the accuracy in percent on a split of a labelled data set; see ``score``."""
+        return self.score(source, root=root, classes=classes, prompts=prompts, split=split, callback=callback).accuracy
+
+    def score(
+        self,
+        source: str | Path,
+        *,
+        root: str | Path | None = None,
+        classes: str | Path | None = None,
+        prompts: str = "auto",
+        split: str = "test",
+        callback: Callback = lambda event: None,
+    ) -> Evaluation:
+        """Classify a split of a labelled data set, over all classes and readable images.
+
+        The result has the accuracy over images, ``mean_per_class``, ``per_class`` and ``confusion``.
 
         Args:
             source: a data set, as in ``tune``.
@@ -158,8 +173,8 @@ class Run:
         """
         data = self.recipe.data
         if str(source) == data.source or Path(source).resolve() == Path(data.source).resolve():
+            self._check_there(source, root or data.root, data.classes if classes is None else None)
             root, classes = root or data.root, classes or data.classes
-            self._check_there(source, root, classes)
         dataset = load_dataset(
             source, Path(root) if root else None, Path(classes) if classes else None, as_words=data.as_words
         )
@@ -167,7 +182,7 @@ class Run:
         if not readable.kept:
             raise ValueError(f"{dataset.name} has no readable image in its {split} split")
         pipeline = Pipeline(self.clip, self.recipe, callback)
-        return pipeline.score(self.learner(dataset.classes, prompts), Test(dataset.classes, readable.kept)).accuracy
+        return pipeline.score(self.learner(dataset.classes, prompts), Test(dataset.classes, readable.kept))
 
     def save(self, path: str | Path) -> Path:
         """Write all there is to deploy to one small file, which ``maotune.load`` reads."""

@@ -23,6 +23,8 @@ class ZeroShotScores:
     all: float
     base: float
     new: float
+    mean_per_class: float
+    """Mean of the accuracies of all classes, each of which counts alike."""
 
     @property
     def h(self) -> float:
@@ -45,7 +47,7 @@ def score_zeroshot(
             raise ValueError(f"{part.name} has no {split} image to score")
     pipeline = Pipeline(clip, recipe, callback)
     learner = ZeroShot(clip, dataset.classes, templates=templates_of(recipe, dataset.templates))
-    scores = [
-        pipeline.score(learner, Test(part.classes, getattr(part, split))).accuracy for part in (dataset, base, new)
-    ]
-    return ZeroShotScores(dataset.name, len(dataset.classes), len(getattr(dataset, split)), *scores)
+    scored = [pipeline.score(learner, Test(part.classes, getattr(part, split))) for part in (dataset, base, new)]
+    every, of_base, of_new = (each.accuracy for each in scored)
+    images, mean = len(getattr(dataset, split)), scored[0].mean_per_class
+    return ZeroShotScores(dataset.name, len(dataset.classes), images, every, of_base, of_new, mean)

@@ -19,6 +19,7 @@ from tests.cli.conftest import Maotune
         (("predict", "run", "a.png", "--classes", " "), "--classes is followed by nothing"),
         (("train", "--data", "", "--mao"), "--data is followed by nothing"),
         (("train", "--unlabelled="), "--unlabelled= is followed by nothing"),
+        (("train", "data.unlabelled="), "'data.unlabelled=' has no value"),
     ],
 )
 def test_an_empty_argument_is_not_the_working_directory(

@@ -104,6 +104,7 @@ def test_evaluate_gives_the_same_number_again(maotune: Maotune, home: Path, tune
     )
     alone = maotune("zeroshot", "--data", "icons-weather", "--json").json
     assert scored.json["accuracy"] == pytest.approx(alone["rows"][0]["all"])
+    assert scored.json["mean_per_class"] == pytest.approx(alone["rows"][0]["mean_per_class"])
     assert alone["rows"][0]["base"] == pytest.approx(tuned["runs"][0]["zeroshot"]["base"])
     assert alone["mean"]["h"] == pytest.approx(tuned["runs"][0]["zeroshot"]["h"])
 

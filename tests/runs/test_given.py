@@ -1,5 +1,6 @@
 """Class names and images as people give them work, or are refused in words."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from maotune.runs.given import class_names_of, samples_of
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "names.txt").write_text("owl\nn012\tred fox\n")
+    (tmp_path / "folder").mkdir()
     Image.new("RGB", (6, 4), (200, 30, 10)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -46,6 +48,7 @@ def test_class_names(place: Path, given: Any, names: tuple[str, ...]) -> None:
         ("", "the class names are empty"),
         ("  ", "the class names are empty"),
         ("x" * 5000, "is not a file"),
+        ("folder", "'folder' is not a file of class names: give"),
     ],
 )
 def test_what_is_no_list_of_class_names(place: Path, given: Any, message: str) -> None:
@@ -85,6 +88,9 @@ def test_pictures_in_memory_are_those_of_their_file(place: Path) -> None:
         ([np.zeros((4, 6, 3), np.uint16)], "array of uint16"),
         (7, "what was given is a int: give paths, Pillow images, NumPy arrays"),
         ([None], "image 0 is a NoneType: give paths"),
+        ({"bytes": b"..."}, "what was given is a dict: give paths"),
+        (io.BytesIO(b"..."), "what was given is a BytesIO: give paths.* or the bytes of image files"),
+        ([], "no image was given"),
         ("", "the path of an image is empty"),
         (["a.png", " "], "the path of an image is empty"),
     ],

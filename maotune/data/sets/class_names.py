@@ -1,5 +1,6 @@
 """Names of classes: from a file, or from folders and labels, written as words that a text model can read."""
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -25,8 +26,10 @@ def read_class_names(path: Path) -> dict[str, str]:
         Display name by folder name, in the order of the file, which is the order of the labels.
 
     Raises:
-        ValueError: not UTF-8 text, a name twice, or no names. FileNotFoundError: no such file.
+        ValueError: no such file, not UTF-8 text, a name twice, or no names.
     """
+    if not is_file(path):
+        raise ValueError(f"{str(path)!r} is not a file of class names{did_you_mean(path)}: give one, one name a line")
     names: dict[str, str] = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -45,15 +48,34 @@ def read_class_names(path: Path) -> dict[str, str]:
     return names
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a text that can be no path is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def did_you_mean(path: Path) -> str:
+    """Return a hint at the files beside ``path``, which is none, with similar names; empty where there are none."""
+    try:
+        there = [entry.name for entry in path.expanduser().parent.iterdir() if entry.is_file()]
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, there, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def names_as_words(labels: Sequence[str]) -> dict[str, str]:
     """Return each label with the name that a text model can read: ``009.LadyBeetle`` becomes ``Lady Beetle``.
 
     Words that are joined by capitals are split. A number in front is cut where it only counts the classes: where it
-    begins with 0, or where all labels have one and no two the same; so is a WordNet id. Labels that would become equal
-    stay as they are.
+    begins with 0, or where all labels have one, no two the same, and not all are years; so is a WordNet id. Labels that
+    would become equal stay as they are.
     """
     numbers = [match[1] for label in labels if (match := _NUMBER.match(label))]
-    counted = len(labels) > 1 and len(numbers) == len(labels) == len({*numbers})
+    years = all(number.startswith(("19", "20")) and len(number) == 4 for number in numbers)
+    counted = len(labels) > 1 and len(numbers) == len(labels) == len({*numbers}) and not years
 
     def words(label: str) -> str:
         match = _NUMBER.match(label)
@@ -109,11 +131,15 @@ def remarks_on_names(names: Sequence[str], renamed: Sequence[tuple[str, str]]) -
     if renamed:
         label, name = renamed[0]
         remarks.append(
-            f"{len(renamed)} class names are written as words for the model, such as {label!r} as {name!r} "
+            f"{_count(renamed)} written as words for the model, such as {label!r} as {name!r} "
             "(data.as_words=false: as they are; --classes FILE: as you like)"
         )
     if codes := unreadable_names(names):
-        remarks.append(f"{len(codes)} class names look like codes, such as {codes[0]!r}; {advice}")
+        remarks.append(f"{_count(codes)} like codes, such as {codes[0]!r}; {advice}")
     if foreign := foreign_names(names):
-        remarks.append(f"{len(foreign)} class names are in letters that most CLIPs cannot read, such as {foreign[0]!r}")
+        remarks.append(f"{_count(foreign)} in letters that most CLIPs cannot read, such as {foreign[0]!r}")
     return remarks
+
+
+def _count(names: Sequence[object]) -> str:
+    return "1 class name is" if len(names) == 1 else f"{len(names)} class names are"

@@ -23,12 +23,24 @@ def test_class_names_that_cannot_be(tmp_path: Path, content: bytes, message: str
         read_class_names(tmp_path / "names.txt")
 
 
+def test_a_file_of_class_names_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\n")
+    (tmp_path / "owl").mkdir()
+    with pytest.raises(ValueError, match=r"is not a file of class names; did you mean names.txt\?: give one"):
+        read_class_names(tmp_path / "nmaes.txt")
+    with pytest.raises(ValueError, match="owl' is not a file of class names: give one"):
+        read_class_names(tmp_path / "owl")
+    with pytest.raises(ValueError, match="is not a file of class names: give one"):
+        read_class_names(Path("owl,fox," * 99))
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
         (["009.lady_beetle", "owl"], ["lady_beetle", "owl"]),
         (["1-owl", "2 fox", "3_hare"], ["owl", "fox", "hare"]),
         (["2012 Audi", "2012 BMW"], ["2012 Audi", "2012 BMW"]),
+        (["2007 Audi", "2012 BMW"], ["2007 Audi", "2012 BMW"]),
         (["3d printer", "owl"], ["3d printer", "owl"]),
         (["n02085620-Chihuahua", "n02085782-Pug"], ["Chihuahua", "Pug"]),
         (["LadyBeetle", "SeaLake", "HTMLPage"], ["Lady Beetle", "Sea Lake", "HTML Page"]),
