@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from maotune.data.images.duplicates import Look, Member, remarks_on_copies, remarks_on_flat
 from maotune.data.images.scan import ScanResult, scan_images
-from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage, list_skipped
+from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage, list_skipped, missed
 from maotune.data.sets.icons import IconImage
 from maotune.protocols.protocol import Splits
 
@@ -32,7 +32,7 @@ def draw_readable(
     Args:
         draw: makes the splits of a run from the data sets; called again after images were skipped.
         datasets: before any image is read.
-        strict: stop where a reader left something out, or an image cannot be read.
+        strict: stop where a reader left a picture out, or an image cannot be read.
         whole_train: whether the run uses the whole training split.
 
     Raises:
@@ -42,8 +42,8 @@ def draw_readable(
     readable: set[str] = set()
     looks: dict[str, Look] = {}
     skipped: list[Skipped] = [item for dataset in datasets for item in dataset.skipped]
-    if strict and skipped:
-        raise UnreadableImage(f"left out, and strict is set: {list_skipped(skipped)}", skipped[0].kind)
+    if strict and (missing := missed(skipped)):
+        raise UnreadableImage(f"left out, and strict is set: {list_skipped(missing)}", missing[0].kind)
     while True:
         splits = draw(datasets)
         unknown = {sample.image.name: sample for sample in _used(splits, whole_train)}

@@ -159,7 +159,7 @@ def test_everything_about_a_folder_on_one_screen(maotune: Maotune, messy: Path) 
     assert answer.code == 0
     assert "photos: 3 classes (Lady Beetle, c0, ...), 27 images" in answer.out
     assert re.search(r"4 +2 +2  Lady Beetle   \(on disk: 009.LadyBeetle\)", answer.out)
-    assert "1 class names look like codes, such as 'c0'" in answer.out
+    assert "1 class name is like codes, such as 'c0'" in answer.out
     assert "1 empty folder, 1 in system folders, 1 loose, 1 truncated, 1 video" in answer.out
     assert "copies: 1 picture has two labels" in answer.out
     assert "1 picture is nearly flat: " in answer.out
@@ -184,11 +184,24 @@ def test_everything_about_a_folder_on_one_screen(maotune: Maotune, messy: Path) 
 def test_a_clean_folder_is_content(maotune: Maotune, tmp_path: Path) -> None:
     photos = paint_photos(tmp_path)
     (photos / ".DS_Store").write_bytes(b"Bud1")
+    (photos / "README.md").write_text("Taken in 2020.")
     answer = maotune("data", "check", photos, "--strict")
     assert answer.code == 0, answer.out
     assert answer.out.startswith("photos: 4 classes (fire, rain, ...), 28 images: 12 train, 8 val, 8 test")
     assert answer.out.endswith("all 28 images can be read\n")
-    assert "left out" not in answer.out
+    assert "left out: 1 document\nall 28" in answer.out
+
+
+def test_the_screen_stays_one_screen(maotune: Maotune, tmp_path: Path) -> None:
+    for name in range(30):
+        paint(tmp_path / "photos" / f"kind {name}" / "1.png", (8 * name, 90, 50), name)
+        (tmp_path / "photos" / f"kind {name}" / "clip.mp4").write_bytes(b"....ftypmp42")
+    paint(tmp_path / "photos" / "loose.png", (1, 2, 3), 1)
+    (tmp_path / "photos" / "z").mkdir()
+    answer = maotune("data", "check", tmp_path / "photos")
+    assert len(answer.out.splitlines()) <= 24
+    for reason in ("kind 0/clip.mp4: a video", "loose.png; class folders hold", "z: holds no picture", "and 24 more"):
+        assert reason in answer.out, "one of each kind first"
 
 
 def test_what_is_left_out_of_a_run_is_in_its_result_and_strict_makes_it_an_error(

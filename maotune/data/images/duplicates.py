@@ -1,6 +1,6 @@
 """Find the same picture on two sides of a split or under two labels: by content, and by its look in another size."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +71,7 @@ def remarks_on_copies(members: Sequence[Member], looks: Mapping[str, Look]) -> l
     for member, digest in zip(members, digests, strict=True):
         if digest is not None:
             by_digest.setdefault(digest, []).append(member)
-    remarks = _two_labels(by_digest.values())
+    remarks = _two_labels(by_digest.values()) + _look_alikes_of_two_labels(by_digest.values(), looks)
     by_side: dict[str, list[tuple[Member, str]]] = {}
     for member, digest in zip(members, digests, strict=True):
         if digest is not None:
@@ -98,6 +98,18 @@ def _two_labels(copies: Iterable[Sequence[Member]]) -> list[str]:
     return [f"{what}: {_name(first)} is {printable(first.label)}, {_name(second)} is {printable(second.label)}"]
 
 
+def _look_alikes_of_two_labels(copies: Iterable[Sequence[Member]], looks: Mapping[str, Look]) -> list[str]:
+    """Return a sentence on the pictures that look the same as one of another class, copies aside."""
+    members = [copy[0] for copy in copies if copy[0].label and copy[0].image.name in looks]
+    near = _similar(members, members, looks, lambda first, second: first.label != second.label)
+    pairs = {frozenset((first.image.name, second.image.name)) for first, second in near}
+    if not pairs:
+        return []
+    first, second = near[0]
+    what = f"{len(pairs)} picture{'s look' if len(pairs) > 1 else ' looks'} the same as one with another label"
+    return [f"{what}: {_name(first)} is {printable(first.label)}, {_name(second)} is {printable(second.label)}"]
+
+
 def _two_sides(
     first: Sequence[tuple[Member, str]], second: Sequence[tuple[Member, str]], looks: Mapping[str, Look]
 ) -> list[str]:
@@ -117,9 +129,12 @@ def _two_sides(
 
 
 def _similar(
-    members: Sequence[Member], others: Sequence[Member], looks: Mapping[str, Look]
+    members: Sequence[Member],
+    others: Sequence[Member],
+    looks: Mapping[str, Look],
+    counts: Callable[[Member, Member], bool] = lambda member, other: True,
 ) -> list[tuple[Member, Member]]:
-    """Return the members that look like one of the others, with that one; flat pictures look like nothing."""
+    """Return the members that look like one of the others that ``counts``, with that one; flat ones look like none."""
     members = [member for member in members if not looks[member.image.name].flat]
     others = [member for member in others if not looks[member.image.name].flat]
     if not members or not others or max(len(members), len(others)) > _MOST:
@@ -136,7 +151,8 @@ def _similar(
         differences = np.abs(colours[start:end] - own).mean(axis=1)
         for at in np.flatnonzero(differences <= _LEVELS):
             other = others[order[start + at]]
-            if (look.gradient ^ looks[other.image.name].gradient).bit_count() <= _BITS:
+            alike = (look.gradient ^ looks[other.image.name].gradient).bit_count() <= _BITS
+            if alike and counts(member, other):
                 pairs.append((member, other))
                 break
     return pairs

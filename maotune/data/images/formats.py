@@ -72,6 +72,13 @@ _FIRST_BYTES = (
     (b"qoif", "QOI"),
     (b"8BPS\0\1", "PSD"),
 )
+_DOCUMENTS = frozenset(
+    (
+        *(".doc", ".docx", ".odt", ".xls", ".xlsx", ".rtf", ".db", ".sqlite", ".parquet", ".pkl", ".mat", ".h5"),
+        *(".pt", ".pth", ".safetensors", ".onnx", ".mp3", ".wav"),
+    )
+)
+"""Endings (lower case) of files that hold no picture and are no text."""
 HEAD = 32
 """Number of first bytes by which a picture is recognised."""
 
@@ -80,7 +87,7 @@ class Unsupported(NamedTuple):
     """A file that is no picture of a format that can be read."""
 
     kind: str
-    """``format not supported``, ``video``, ``archive``, ``not a picture``."""
+    """``format not supported``, ``video``, ``archive``, ``document``, ``not a picture``."""
     reason: str
     """What it is, and what helps."""
 
@@ -107,14 +114,22 @@ def why_unreadable(name: str, head: bytes) -> Unsupported | None:
     """Return why the file ``name`` that begins with ``head`` is not read; None: it can be tried."""
     suffix = PurePath(name).suffix.lower()
     content = recognise(head)
-    if content in FORMATS and suffix not in _BY_SUFFIX:
+    if content in FORMATS and (suffix not in _BY_SUFFIX or content != "TIFF"):  # raw pictures begin as TIFF does
         return None
     if content == "HEIF" and content not in FORMATS:
         suffix = ".heic"
     if suffix in _BY_SUFFIX:
         kind, what, remedy = _BY_SUFFIX[suffix]
         return Unsupported(kind, f"{what}: {remedy}")
-    return None if suffix in SUFFIXES else Unsupported("not a picture", "no picture")
+    if suffix in SUFFIXES:
+        return None
+    is_document = suffix in _DOCUMENTS or _is_text(head)
+    return Unsupported("document", "a text or document") if is_document else Unsupported("not a picture", "no picture")
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a text: it has no control characters, or a mark of UTF-16."""
+    return head.startswith((b"\xff\xfe", b"\xfe\xff")) or all(byte > 31 or byte in b"\t\n\f\r" for byte in head)
 
 
 def formats_of(name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The data set: images that can be read, labels, class names, splits."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -50,18 +50,32 @@ class Skipped(NamedTuple):
     reason: str
     """A sentence that begins with the name, and says what helps."""
     pictures: int = 1
-    """Number of pictures, or of files that might be some."""
+    """Number of pictures, or of files that might be some; 0 for texts and other documents, which nobody misses."""
+
+
+def missed(skipped: Iterable[Skipped]) -> list[Skipped]:
+    """Return what was left out and is, or might be, a picture."""
+    return [item for item in skipped if item.pictures]
 
 
 def list_skipped(skipped: Sequence[Skipped], most: int = 5) -> str:
-    """Return the counts by kind, then up to ``most`` of the reasons, one per line."""
+    """Return the counts by kind, then up to ``most`` of the reasons, one per line, in turn of each kind.
+
+    Documents are only counted.
+    """
     counts: Counter[str] = Counter()
+    by_turn: dict[int, list[str]] = {}
+    seen: Counter[str] = Counter()
     for item in skipped:
-        counts[item.kind] += item.pictures
+        counts[item.kind] += item.pictures or 1
+        if item.pictures:
+            by_turn.setdefault(seen[item.kind], []).append(f"  {item.reason}")
+            seen[item.kind] += 1
     lines = [", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))]
-    lines += [f"  {item.reason}" for item in skipped[:most]]
-    if len(skipped) > most:
-        lines.append(f"  ... and {len(skipped) - most} more")
+    reasons = [reason for turn in sorted(by_turn) for reason in by_turn[turn]]
+    lines += reasons[:most]
+    if len(reasons) > most:
+        lines.append(f"  ... and {len(reasons) - most} more")
     return "\n".join(lines)
 
 

@@ -13,18 +13,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from maotune.data.images.decode import ImageFile
-from maotune.data.images.formats import READABLE, SUFFIXES
+from maotune.data.images.formats import READABLE
 from maotune.data.images.shards import SHARD, read_shard
 from maotune.data.sets.class_names import normalised, read_class_names
 from maotune.data.sets.dataset import Dataset, ImageRef, Sample, list_skipped
-from maotune.data.sets.labels import files_of, number_labels, split_by_shares, split_of
+from maotune.data.sets.labels import files_of, number_labels, says_nothing, split_by_shares, split_of
 from maotune.data.sets.tables import (
     SUFFIXES_OF_TABLES,
     Labelled,
     TableRows,
     has_labels,
     read_rows,
-    require_some,
     split_rows,
 )
 from maotune.data.sets.walk import CLASS_FILE, FolderWalk, relative
@@ -112,7 +111,8 @@ class _Reader:
     def read(self, top: Path) -> _Content:
         """Read the folder in the first layout that fits: a table, splits, class folders, images."""
         tops = self.walk.with_pictures(top)
-        splits = {folder: None if self._is_class(folder) else split_of(folder.name) for folder in tops}
+        siblings = [folder.name for folder in tops]
+        splits = {folder: None if self._is_class(folder) else split_of(folder.name, siblings) for folder in tops}
         labelled = {folder: split for folder, split in splits.items() if split in _LABELLED}
         if tables := self._tables(top, labelled):
             return self._by_table(top, tables)
@@ -120,44 +120,47 @@ class _Reader:
         self.walk.note_files(top)
         certain = any(split != "val" and self.walk.with_pictures(folder) for folder, split in labelled.items())
         if labelled and (certain or None not in splits.values()):
-            content = self._by_splits(top, splits)
+            content, may_be_classes = self._by_splits(splits), False
         elif any(split != "unlabelled" for split in splits.values()):
-            content = self._by_classes(top, splits)
+            content, may_be_classes = self._by_classes(top, splits), True
         else:
             unlabelled = [*self.walk.loose(top), *self._pictures(tops)]
-            self._leave_out_empty(top, tops)
+            self._leave_out_empty(top, tops, may_be_classes=False)
             return _Content(unlabelled=sorted(unlabelled, key=Path.as_posix))
         content.unlabelled = self._pictures([folder for folder, split in splits.items() if split == "unlabelled"])
         self._leave_out_loose(top, "class folders hold the labelled images: put each into the folder of its class")
-        self._leave_out_empty(top, tops)
+        self._leave_out_empty(top, tops, may_be_classes=may_be_classes)
         return content
 
     def unwrap(self, folder: Path) -> Path:
         """Return the folder that holds splits or classes: unpacked archives often put all into one folder more."""
-        while not self.walk.has_loose(folder) and not self._table_in(folder):
-            inner = self.walk.with_pictures(folder)
-            if len(inner) != 1 or self._is_class(inner[0]):
+        while not self._table_in(folder):
+            tops = self.walk.with_pictures(folder)
+            if len(tops) != 1 or self._is_class(tops[0]):
                 break
-            split = split_of(inner[0].name)
+            (inner,) = tops
+            split, count = split_of(inner.name), len(self.walk.with_pictures(inner))
             twice = split is not None and split == split_of(folder.name)  # train/train
-            flat = self.walk.has_loose(inner[0]) or not self.walk.with_pictures(inner[0])
-            if not twice and (split is not None or flat):
+            flat = self.walk.has_loose(inner) or not count
+            no_class = twice or (split is None and (not flat or says_nothing(inner.name)))
+            if not no_class or (self.walk.has_loose(folder) and (flat or count < 2)):
                 break
-            folder = inner[0]
+            folder = inner
         return folder
 
     def note_wrappers(self, folder: Path, top: Path) -> None:
         """Note what else lies in the folders that ``unwrap`` went through."""
         if folder != top:
-            log.info("reading %s, which is all that %s holds", top, folder)
+            log.info("reading %s, the only folder with pictures in %s", top, folder)
         while folder != top:
             (inner,) = self.walk.with_pictures(folder)
-            self._leave_out_empty(folder, [inner])
+            self._leave_out_loose(folder, f"{inner.name} holds the labelled images")
+            self._leave_out_empty(folder, [inner], may_be_classes=False)
             self.walk.note_files(folder)
             folder = inner
 
-    def _by_splits(self, top: Path, splits: dict[Path, str | None]) -> _Content:
-        content = _Content()
+    def _by_splits(self, splits: dict[Path, str | None]) -> _Content:
+        found: dict[str, list[Path]] = {}
         for folder, split in splits.items():
             if split is None:
                 count = self.walk.count(folder)
@@ -169,8 +172,12 @@ class _Reader:
                 classes = self.walk.with_pictures(inner)
                 self.walk.note_files(inner)
                 self._leave_out_loose(inner, _loose_advice(folder, self.walk.loose(inner)))
-                self._leave_out_empty(inner, classes)
-                content.splits.setdefault(split, []).extend(self._labelled(inner, classes))
+                self._leave_out_empty(inner, classes, may_be_classes=True)
+                self._refuse_ambiguous(inner, classes)
+                found.setdefault(split, []).extend(classes)
+        self._refuse_too_deep([folder for classes in found.values() for folder in classes])
+        images = self.walk.pictures_by_folder([folder for classes in found.values() for folder in classes])
+        content = _Content({split: _with_names(classes, images) for split, classes in found.items()})
         if not any(content.splits.values()):
             flat = " and ".join(str(folder) for folder, split in splits.items() if split in _LABELLED)
             raise ValueError(
@@ -180,20 +187,21 @@ class _Reader:
         return content
 
     def _by_classes(self, top: Path, splits: dict[Path, str | None]) -> _Content:
-        labelled = self._labelled(top, [folder for folder, split in splits.items() if split != "unlabelled"])
+        classes = [folder for folder, split in splits.items() if split != "unlabelled"]
+        self._refuse_ambiguous(top, classes)
+        labelled = _with_names(classes, self.walk.pictures_by_folder(classes))
         return _Content(split_by_shares(labelled, lambda path: relative(path, top), self.fractions))
 
     def _by_table(self, top: Path, tables: dict[Path, str | None]) -> _Content:
         content = _Content()
         listed: set[str] = set()
         for table, split in tables.items():
-            rows = read_rows(table, table.parent)
-            require_some(rows, table, table.parent)
+            rows = read_rows(table)
             listed.update(rows.seen)
             content.unlabelled += rows.unlabelled
             if split is not None and not rows.splits:
                 rows = TableRows(splits={split: rows.unsplit})
-            for name, items in split_rows(rows, table.parent, self.fractions).items():
+            for name, items in split_rows(rows, self.fractions).items():
                 content.splits.setdefault(name, []).extend(items)
         self.walk.ignore(*tables)
         others = [path for path in self.walk.pictures(top) if os.path.normpath(path) not in listed]
@@ -217,18 +225,11 @@ class _Reader:
             if (folder / name).is_file() and has_labels(folder / name):
                 return folder / name
         tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES_OF_TABLES]
-        if len(tables) != 1 or not has_labels(tables[0]):
-            return None
         flat = self.walk.has_loose(folder) + len(self.walk.with_pictures(folder)) == 1
-        return tables[0] if flat else None
-
-    def _labelled(self, top: Path, classes: Sequence[Path]) -> list[Labelled]:
-        """List the images of class folders with the names of these; refuse folders that can be read in two ways."""
-        self._refuse_ambiguous(top, classes)
-        images = {folder: self.walk.pictures(folder) for folder in sorted(classes, key=Path.is_symlink)}
-        return [(image, folder.name) for folder in classes for image in images[folder]]
+        return tables[0] if flat and len(tables) == 1 and has_labels(tables[0]) else None
 
     def _refuse_ambiguous(self, top: Path, classes: Sequence[Path]) -> None:
+        """Refuse folders that may be the classes, or splits and collections of the classes that are in them."""
         real = {folder.resolve(): folder for folder in sorted(classes, key=Path.is_symlink, reverse=True)}
         inner = {folder: self._names_in(folder) for folder in sorted(real.values()) if not self._is_class(folder)}
         for folder, names in inner.items():
@@ -236,45 +237,68 @@ class _Reader:
                 example = f"train/{folder.name}/, test/{folder.name}/"
                 raise ValueError(f"{folder} is a class that holds its splits: put the splits outside ({example})")
         nested = [folder for folder, names in inner.items() if len(names) > 1]
-        for first, second in itertools.combinations(nested, 2):
+        no_pictures = all(inner.values()) and not any(map(self.walk.has_loose, inner))
+        for first, second in itertools.combinations(inner, 2):
             shared = sorted(inner[first] & inner[second])
-            if len(shared) > 1 and 2 * len(shared) >= min(len(inner[first]), len(inner[second])):
+            sizes = sorted((len(inner[first]), len(inner[second])))
+            overlap = no_pictures and sizes[1] > 1 and _has_words(shared)  # numbers may be years, takes, ...
+            if overlap or (len(shared) > 1 and 2 * len(shared) >= sizes[0]):
                 raise ValueError(_two_readings(top, first, second, shared))
-        if nested and len(nested) == len(inner) and not any(map(self.walk.has_loose, nested)):
+        if nested and len(nested) == len(inner) and no_pictures:
             some = ", ".join(f"{nested[0].name}/{name}" for name in sorted(inner[nested[0]])[:2])
             log.warning("the class folders in %s hold folders (%s, ...), which are not read as classes", top, some)
 
     def _refuse_nested(self, tops: Mapping[Path, str | None]) -> None:
         """Refuse a folder of class folders that have the names of its neighbours: a split, or a copy, of these."""
-        classes = {normalised(folder.name).casefold() for folder, split in tops.items() if split is None}
-        for folder in tops:
-            if len(shared := sorted(classes & self._names_in(folder))) > 1:
+        classes = {_key(folder) for folder, split in tops.items() if split is None}
+        for folder, split in tops.items():
+            others = classes - {_key(folder)} if split != "unlabelled" else set()
+            shared = sorted(others & self._names_in(folder))
+            if len(shared) > 1 or (split != "train" and _has_words(shared)):
                 raise ValueError(
                     f"{folder} holds folders of the same names ({_and_so_on(shared)}) as its neighbours. If these are "
                     f"the training images, put them into {folder.parent / 'train'}; if {folder.name} is a copy, "
                     "take it out"
                 )
 
+    def _refuse_too_deep(self, classes: Sequence[Path]) -> None:
+        """Refuse a folder among the class folders of splits that holds class folders itself."""
+        names = {_key(folder) for folder in classes}
+        for folder in classes:
+            shared = sorted((names - {_key(folder)}) & self._names_in(folder)) if not self._is_class(folder) else []
+            if _has_words(shared) or len(shared) > 1:
+                raise ValueError(
+                    f"{folder} holds folders of the names of classes ({_and_so_on(shared)}): they lie one folder too "
+                    f"deep. Move them into {folder.parent}; if {folder.name} is a class, list the classes in "
+                    f"{CLASS_FILE}, one a line"
+                )
+
     def _names_in(self, folder: Path) -> set[str]:
         """Return the names of the folders with pictures in a folder, for comparison."""
-        return {normalised(path.name).casefold() for path in self.walk.with_pictures(self.unwrap(folder))}
+        return {_key(path) for path in self.walk.with_pictures(self.unwrap(folder))}
 
     def _pictures(self, folders: Iterable[Path]) -> list[Path]:
         return [path for folder in folders for path in self.walk.pictures(folder)]
 
     def _leave_out_loose(self, folder: Path, advice: str) -> None:
         if loose := self.walk.loose(folder):
-            reason = f"{len(loose)} pictures lie in it and in no class folder, such as {loose[0].name}; {advice}"
+            what = f"{len(loose)} picture{'s lie' if len(loose) > 1 else ' lies'} in it and in no class folder"
+            reason = f"{what}, such as {loose[0].name}; {advice}"
             self.walk.skip(folder, "loose", reason, len(loose))
 
-    def _leave_out_empty(self, top: Path, used: Collection[Path]) -> None:
-        """Note folders without a picture; refuse one whose pictures cannot be read."""
+    def _leave_out_empty(self, top: Path, used: Collection[Path], *, may_be_classes: bool) -> None:
+        """Note folders without a picture; refuse one that may be a class and whose pictures cannot be read."""
         for folder in self.walk.subfolders(top):
             if folder in used:
                 continue
             before = len(self.walk.skipped)
             self.walk.pictures(folder)
-            unreadable = [item for item in self.walk.skipped[before:] if item.kind in _UNREADABLE]
+            inside = self.walk.skipped[before:]
+            is_class = may_be_classes or split_of(folder.name) is not None
+            if not is_class and inside:  # annotations, say
+                self.walk.skip(folder, "document", "holds no picture", count=0)
+                continue
+            unreadable = [item for item in inside if item.kind in _UNREADABLE]
             if unreadable:
                 raise ValueError(
                     f"{folder} holds no picture that can be read: {list_skipped(unreadable, most=1)}\n"
@@ -285,6 +309,19 @@ class _Reader:
     def _is_class(self, folder: Path) -> bool:
         """Whether the class names file lists it."""
         return normalised(folder.name) in self.listed
+
+
+def _with_names(classes: Sequence[Path], images: Mapping[Path, Sequence[Path]]) -> list[Labelled]:
+    return [(image, folder.name) for folder in classes for image in images[folder]]
+
+
+def _key(folder: Path) -> str:
+    """Return the name of a folder for comparison."""
+    return normalised(folder.name).casefold()
+
+
+def _has_words(names: Sequence[str]) -> bool:
+    return any(map(str.isalpha, "".join(names)))
 
 
 def _loose_advice(folder: Path, loose: Sequence[Path]) -> str:
@@ -321,11 +358,12 @@ def read_unlabelled(source: Path) -> Dataset:
         shards = sorted(walk.shards, key=Path.as_posix)
     elif glob.has_magic(str(source)) and not source.exists():
         matched = sorted(Path(path) for path in glob.glob(str(source), recursive=True))
-        images = [path for path in matched if path.suffix.lower() in SUFFIXES]
-        shards = [path for path in matched if path.suffix.lower() == SHARD]
-        for path in matched:
-            if path.is_file() and path not in images and path not in shards:
-                walk.skip(path, "not a picture", "matches the pattern and is no picture by its name")
+        files = [path for path in matched if not path.is_dir()]
+        above = {folder for path in files for folder in path.parents}
+        images = [path for path in files if walk.is_picture(path)]
+        for folder in (path for path in matched if path.is_dir() and path not in above):
+            images += walk.pictures(folder)
+        shards = sorted(walk.shards, key=Path.as_posix)
     elif source.is_file() and source.suffix.lower() == SHARD:
         images, shards = [], [source]
     elif source.is_file() and (SHARD in source.suffixes or source.suffix.lower() == ".tgz"):

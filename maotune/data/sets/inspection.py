@@ -9,7 +9,7 @@ from maotune.data.images.decode import Progress
 from maotune.data.images.duplicates import Look, Member, remarks_on_copies, remarks_on_flat
 from maotune.data.images.scan import scan_images
 from maotune.data.sets.class_names import remarks_on_names
-from maotune.data.sets.dataset import Dataset, Sample, Skipped, list_skipped
+from maotune.data.sets.dataset import Dataset, Sample, Skipped, list_skipped, missed
 from maotune.printable import printable
 
 _SIDES = {"train": "training", "val": "validation", "test": "test", "unlabelled": "unlabelled"}
@@ -34,8 +34,8 @@ class Inspection:
 
     @property
     def faultless(self) -> bool:
-        """Whether nothing was left out, and no picture is a copy where it must not be."""
-        return not self.skipped and not self.copies
+        """Whether no picture was left out, and none is a copy where it must not be."""
+        return not missed(self.skipped) and not self.copies
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of images by class, then by split."""
@@ -59,7 +59,7 @@ class Inspection:
             "renamed": dict(self.dataset.renamed),
         }
 
-    def lines(self, most: int = 12) -> list[str]:
+    def lines(self, most: int = 8) -> list[str]:
         """Return everything in lines, with ``most`` entries of each kind."""
         total = sum(len(getattr(self.dataset, split)) for split in _SIDES)
         lines = [f"{printable(self.dataset.name)}: {self.dataset.summary()}"]

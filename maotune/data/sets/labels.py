@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,10 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
     **dict.fromkeys(("unlabelled", "unlabeled"), "unlabelled"),
 }
-_FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "pictures", "photos", "folder"}
+_FILLERS = {
+    *("set", "data", "dataset", "split", "folder", "all", "images", "image", "imgs", "img", "jpg", "jpeg", "png"),
+    *("pictures", "picture", "pics", "photos", "photo"),
+}
 
 T = TypeVar("T", Path, int)
 L = TypeVar("L", str, int)
@@ -32,11 +35,24 @@ Splits = dict[str, list[Item]]
 """Images by split: train, val, test."""
 
 
-def split_of(name: str) -> str | None:
-    """Return which split a name stands for (train, val, test, unlabelled): ``Training``, ``test_set``, ``val2017``."""
-    words = [word.removesuffix("set") for word in re.findall(r"[^\W\d_]+", name.casefold())]
-    words = [word for word in words if word and word not in _FILLERS]
+def split_of(name: str, siblings: Collection[str] = ()) -> str | None:
+    """Return which split a name stands for (train, val, test, unlabelled): ``Training``, ``test_set``, ``val2017``.
+
+    Words that all ``siblings`` have in common, the name among them, do not count: ``birds_train``, ``birds_test``.
+    """
+    common = set.intersection(*({*_words(sibling)} for sibling in siblings)) if len(siblings) > 1 else set[str]()
+    words = [word for word in _words(name) if word not in common]
     return _SPLIT_WORDS.get(words[0]) if len(words) == 1 else None
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a folder's name says only that it holds images: ``images``, ``all_photos``, ``dataset``."""
+    return name.isascii() and any(map(str.isalpha, name)) and not _words(name)
+
+
+def _words(name: str) -> list[str]:
+    words = [word.removesuffix("set") for word in re.findall(r"[^\W\d_]+", name.casefold())]
+    return [word for word in words if word and word not in _FILLERS]
 
 
 def labelled_dataset(name: str, splits: Splits) -> Dataset:
@@ -101,6 +117,10 @@ def number_labels(
         names = names_as_words(order) if as_words else {label: label for label in order}
         renamed = {label: words for label, words in names.items() if label != words}
     _refuse_same_texts(names.values())
+    untrained = labels - {label for _, label in splits.get("train", ())}
+    if splits.get("train") and untrained:
+        some = sorted(untrained)
+        log.warning("%s: the %s %r%s has no training image", name, noun, some[0], _and_more(some))
     dataset = _dataset(name, names, splits)
     return replace(dataset, unlabelled=tuple(Sample(image, -1) for image in unlabelled), renamed=tuple(renamed.items()))
 

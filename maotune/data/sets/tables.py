@@ -1,8 +1,11 @@
 """Read tables of images: CSV, TSV or JSON lines, and CoOp's split file."""
 
 import csv
+import glob
 import io
+import logging
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +17,20 @@ from maotune.data.sets.labels import Splits, files_of, labelled_dataset, number_
 from maotune.data.sets.walk import FolderWalk, relative
 from maotune.files import LARGEST_FILE, parse_json, read_text
 
+log = logging.getLogger(__name__)
+
 Labelled = tuple[Path, str]
 
 PATH_COLUMNS = (
     *("path", "file_name", "filename", "file", "filepath", "file_path"),
-    *("image", "image_path", "image_name", "image_file", "img", "img_path"),
+    *("image", "images", "image_path", "image_name", "image_file", "image_filename", "img", "img_path", "img_name"),
 )
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "classname", "category", "choice", "target")
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "class_name", "classname", "class_label", "label_name", "category", "category_name"),
+    *("choice", "target", "tag", "species", "breed"),
+)
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
-"""Names of columns (lower case), as exporters write them; the first that is there counts."""
+"""Names of columns (``_column``), as exporters write them; the first that is there counts."""
 _LINES = (".jsonl", ".ndjson")
 SUFFIXES_OF_TABLES = (".csv", ".tsv", *_LINES)
 """Endings (lower case) of the files of tables."""
@@ -38,6 +46,8 @@ class TableRows:
     unlabelled: list[Path] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
     """Line by image."""
+    root: Path = Path()
+    """The folder that the paths count from."""
 
 
 def read_table(
@@ -50,19 +60,18 @@ def read_table(
 ) -> Dataset:
     """Read a table of images: CSV or TSV with a header, or JSON lines; columns ``path``, ``label``, maybe ``split``.
 
-    Paths are relative to ``root``, by default the table's folder. Splits are train, val, test, unlabelled; without
-    that column they are the folders of these names that all paths begin with, and without these, too, each class is
-    split by ``fractions``. An empty label means unlabelled. Labels that are all whole numbers are sorted as numbers.
+    Paths are relative to ``root``, by default the table's folder, or the folder in it that holds the first image.
+    Splits are train, val, test, unlabelled; without that column they are the folders of these names that all paths
+    begin with, and without these, too, each class is split by ``fractions``. An empty label means unlabelled. Labels
+    that are all whole numbers are sorted as numbers.
 
     Raises:
         ValueError: a line that cannot be understood (named by its number), or none of the images exists.
     """
-    root = path.parent if root is None else root
     rows = read_rows(path, root)
-    _some_exist([Path(image) for image in rows.seen], path, root)
     return number_labels(
         path.stem,
-        files_of(split_rows(rows, root, fractions)),
+        files_of(split_rows(rows, fractions)),
         map(ImageFile, rows.unlabelled),
         classes,
         "label",
@@ -70,18 +79,20 @@ def read_table(
     )
 
 
-def read_rows(path: Path, root: Path) -> TableRows:
+def read_rows(path: Path, root: Path | None = None) -> TableRows:
     """Read the rows of a table; see ``read_table``.
 
     Raises:
-        ValueError: a line that cannot be understood (named by its number), or no line.
+        ValueError: a line that cannot be understood (named by its number), no line, or none of the images exists.
     """
     rows = TableRows()
     for number, row in _rows(path):
         where = f"{path}, line {number}"
         if not (relative := _cell(row, PATH_COLUMNS)):
             raise ValueError(f"{where}: no path; a line needs path and label, and may have split")
-        image = _locate(root, relative)
+        if not rows.seen:
+            rows.root = root or _find_root(path, relative)
+        image = _locate(rows.root, relative)
         earlier = rows.seen.setdefault(os.path.normpath(image), number)
         if earlier != number:
             raise ValueError(f"{where}: {relative} stands in line {earlier} already")
@@ -101,11 +112,13 @@ def read_rows(path: Path, root: Path) -> TableRows:
         raise ValueError(
             f"{path}: {len(rows.unsplit)} labelled lines lack a split; fill in the whole column or leave it out"
         )
+    _some_exist([Path(image) for image in rows.seen], path, rows.root)
     return rows
 
 
-def split_rows(rows: TableRows, root: Path, fractions: tuple[float, float]) -> dict[str, list[Labelled]]:
+def split_rows(rows: TableRows, fractions: tuple[float, float]) -> dict[str, list[Labelled]]:
     """Return the labelled images by split: as the rows say, as their folders say, or by ``fractions``."""
+    root = rows.root
     folders = [split_of(relative(image, root).partition("/")[0]) for image, _ in rows.unsplit]
     if not rows.unsplit:
         return rows.splits
@@ -121,12 +134,33 @@ def has_labels(path: Path) -> bool:
     """Whether a table names images and their labels."""
     try:
         return any(_cell(row, PATH_COLUMNS) and _cell(row, LABEL_COLUMNS) for _, row in _rows(path))
-    except ValueError:
+    except ValueError as error:
+        log.info("no labels are taken from a table: %s", error)
         return False
 
 
 def _cell(row: Mapping[str, str], columns: Sequence[str]) -> str:
     return next((row[column].strip() for column in columns if column in row), "")
+
+
+def _find_root(table: Path, first: str) -> Path:
+    """Return the folder of a table, or the one in it where the first image is.
+
+    Raises:
+        ValueError: it is in several folders, none of which has the table's name.
+    """
+    if _is_file(_locate(table.parent, first)):
+        return table.parent
+    places = [place for place in FolderWalk(table.parent).subfolders(table.parent) if _is_file(_locate(place, first))]
+    if len(places) > 1:
+        named = [place for place in places if place.name.casefold() == table.stem.casefold()]
+        if len(named) != 1:
+            raise ValueError(
+                f"{table}: {first} is in {places[0]} and in {places[1]}: give the folder that its paths count from as "
+                "root (--root)"
+            )
+        places = named
+    return places[0] if places else table.parent
 
 
 def _locate(root: Path, relative: str) -> Path:
@@ -167,9 +201,7 @@ def split_items(path: Path, root: Path | None = None) -> Splits:
     if not splits:
         raise ValueError(f"{path} lists no images")
     images = [item[0] for items in splits.values() for item in items]
-    if root is None:
-        places = [path.parent, *FolderWalk(path.parent).subfolders(path.parent)]
-        root = next((place for place in places if _is_file(place / images[0])), path.parent)
+    root = root or _find_root(path, str(images[0]))
     located = {
         split: [(_locate(root, str(image)), label, name) for image, label, name in items]
         for split, items in splits.items()
@@ -194,7 +226,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(path, text))
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
+    for columns in (PATH_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS):
+        used = next((name for name in columns if name in reader.fieldnames), "")
+        if reader.fieldnames.count(used) > 1:
+            raise ValueError(f"{path}: there are two columns {used!r}: leave one")
     for row in reader:
         if None in row:
             raise ValueError(
@@ -212,7 +248,7 @@ def _separator(path: Path, text: str) -> str:
     first = text.lstrip("\r\n").partition("\n")[0]
     missing = ["path", "label"]
     for separator in ("\t", ",", ";", "|") if path.suffix.lower() == ".tsv" else (",", ";", "\t", "|"):
-        names = {name.strip().lower() for name in next(csv.reader([first], delimiter=separator), [])}
+        names = {_column(name) for name in next(csv.reader([first], delimiter=separator), [])}
         lacking = [
             name for name, columns in (("label", LABEL_COLUMNS), ("path", PATH_COLUMNS)) if not names & {*columns}
         ]
@@ -221,8 +257,13 @@ def _separator(path: Path, text: str) -> str:
         missing = min(missing, lacking, key=len)
     raise ValueError(
         f"{path}: no {' and '.join(sorted(missing))} in the first line, which names the columns: path,label[,split] "
-        f"({', '.join(PATH_COLUMNS[1:])} for path, {', '.join(LABEL_COLUMNS[1:])} for label work too)"
+        f"(for path also {', '.join(PATH_COLUMNS[1:7])}, ...; for label {', '.join(LABEL_COLUMNS[1:4])}, ...)"
     )
+
+
+def _column(name: str) -> str:
+    """Return the name of a column for comparison: ``File Name`` is ``file_name``."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _json_row(line: str, where: str) -> dict[str, str]:
@@ -230,18 +271,9 @@ def _json_row(line: str, where: str) -> dict[str, str]:
     if not isinstance(row, dict):
         raise ValueError(f'{where}: expected an object like {{"path": "a.jpg", "label": "cat"}}')
     used = {*PATH_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS}
-    if several := [name for name, value in row.items() if name.lower() in used and isinstance(value, list | dict)]:
+    if several := [name for name, value in row.items() if _column(name) in used and isinstance(value, list | dict)]:
         raise ValueError(f"{where}: {several[0]} holds a list or an object; an image has one label, a text or a number")
-    return {str(name).lower(): "" if value is None else str(value) for name, value in row.items()}
-
-
-def require_some(rows: TableRows, table: Path, root: Path) -> None:
-    """Refuse a table of which no image exists: its root is wrong. A few are reported later, when images are read.
-
-    Raises:
-        ValueError: none exists.
-    """
-    _some_exist([Path(image) for image in rows.seen], table, root)
+    return {_column(str(name)): "" if value is None else str(value) for name, value in row.items()}
 
 
 def _is_file(path: Path) -> bool:
@@ -253,8 +285,24 @@ def _is_file(path: Path) -> bool:
 
 
 def _some_exist(images: Sequence[Path], table: Path, root: Path) -> None:
-    if not any(map(_is_file, images)):
-        raise ValueError(
-            f"none of the {len(images)} images of {table} exists under {root} (the first would be {images[0]}); "
-            "give the folder that their paths count from as root"
-        )
+    """Refuse a table of which no image exists: its root is wrong. A few are reported later, when images are read."""
+    if any(map(_is_file, images)):
+        return
+    first = images[0]
+    elsewhere = next((path for path in _similar(first) if _is_file(path)), None)
+    if elsewhere is not None:
+        advice = f"{elsewhere} is there: write the names of the files with their endings"
+    elif not first.is_relative_to(root) or re.match(r"[A-Za-z]:[/\\]", str(first.relative_to(root))):
+        advice = f"the paths are those of another machine: cut what stands before the folders that lie in {root}"
+    else:
+        advice = "give the folder that their paths count from as root (--root)"
+    raise ValueError(
+        f"none of the {len(images)} images of {table} exists under {root} (the first would be {first}); {advice}"
+    )
+
+
+def _similar(path: Path) -> Iterator[Path]:
+    try:
+        yield from path.parent.glob(f"{glob.escape(path.name)}.*")
+    except (OSError, ValueError):
+        return

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maotune.data.images.formats import HEAD, SUFFIXES, why_unreadable
@@ -15,14 +17,16 @@ log = logging.getLogger(__name__)
 
 SYSTEM_FOLDERS = frozenset(
     (
-        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp"),
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
-        *("__macosx", "lost+found", "__pycache__"),
+        *("#recycle", "#snapshot", "recycle.bin", "$recycle.bin", "recycler", "recycled", "system volume information"),
+        *("__macosx", "lost+found", "temporary items", "network trash folder", "__pycache__", "_gsdata_", "_vti_cnf"),
+        *("thumbs", "_thumbs", "thumbnails", "_thumbnails"),
     )
 )
-"""Folders (lower case) of storage and operating systems; those that begin with a dot are none of the user's either."""
-_SYSTEM_ENDINGS = (".lrdata", ".photoslibrary", ".aplibrary")
+"""Folders (lower case) of storage and operating systems; those that begin with a dot or an @ are such, too."""
+_SYSTEM_ENDINGS = (".lrdata", ".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")
 """Endings of folders in which photo programs keep their own copies."""
+_RECOVERED = re.compile(r"found\.\d{3}")
+"""Folders in which Windows keeps what it has found on a damaged disk."""
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "picasa.ini"))
 
 CLASS_FILE = "classes.tsv"
@@ -84,16 +88,26 @@ class FolderWalk:
 
     def _has_pictures(self, folder: Path) -> bool:
         if folder not in self._pictured:
-            self._pictured[folder] = any(True for _ in FolderWalk(self.root)._walk(folder))
+            self._pictured[folder] = any(True for _ in FolderWalk(self.root)._below([folder]))
         return self._pictured[folder]
 
     def count(self, folder: Path) -> int:
         """Count the pictures below ``folder``; nothing is noted."""
-        return sum(1 for _ in FolderWalk(self.root)._walk(folder))
+        return sum(1 for _ in FolderWalk(self.root)._below([folder]))
 
     def pictures(self, folder: Path) -> list[Path]:
         """List the pictures below ``folder``, sorted by path, and note everything else in it."""
-        return sorted(self._walk(folder), key=Path.as_posix)
+        return self.pictures_by_folder([folder])[folder]
+
+    def pictures_by_folder(self, folders: Sequence[Path]) -> dict[Path, list[Path]]:
+        """List the pictures below each folder, sorted by path, and note everything else.
+
+        Links are followed after all real folders, so no picture is read through a link in place of its own folder.
+        """
+        found: dict[Path, list[Path]] = {folder: [] for folder in folders}
+        for folder, path in self._below(folders):
+            found[folder].append(path)
+        return {folder: sorted(paths, key=Path.as_posix) for folder, paths in found.items()}
 
     def note_files(self, folder: Path) -> None:
         """Note what lies in ``folder`` itself and is no picture."""
@@ -101,7 +115,22 @@ class FolderWalk:
             if not _is_folder(entry):
                 self._note(folder, entry)
 
-    def _walk(self, folder: Path) -> Iterator[Path]:
+    def is_picture(self, path: Path) -> bool:
+        """Whether a file is a picture; if not, it is noted."""
+        return self._note(path.parent, path)
+
+    def _below(self, folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+        """Yield the pictures below each folder, with that folder."""
+        waiting = deque((folder, folder) for folder in sorted(folders, key=Path.is_symlink))
+        while waiting:
+            folder, start = waiting.popleft()
+            links: list[Path] = []
+            for path in self._walk(start, links):
+                yield folder, path
+            waiting.extend((folder, link) for link in links)
+
+    def _walk(self, folder: Path, links: list[Path]) -> Iterator[Path]:
+        """Yield the pictures below a folder; ``links`` to folders are collected, not followed."""
         try:
             status = folder.stat()
             entries = _entries(folder)
@@ -115,10 +144,13 @@ class FolderWalk:
         for entry in entries:
             if not _is_folder(entry) and self._note(folder, entry):
                 yield folder / entry.name
-        for path in sorted(self.subfolders(folder), key=Path.is_symlink):  # a link comes after what it may link to
-            yield from self._walk(path)
+        for path in self.subfolders(folder):
+            if path.is_symlink():
+                links.append(path)
+            else:
+                yield from self._walk(path, links)
 
-    def _note(self, folder: Path, entry: "os.DirEntry[str]") -> bool:
+    def _note(self, folder: Path, entry: "os.DirEntry[str] | Path") -> bool:
         """Whether a file is a picture; if not, it is noted."""
         reason = _judge(folder, entry)
         if reason is None:
@@ -129,15 +161,16 @@ class FolderWalk:
         if path.suffix.lower() == SHARD:
             self.shards.append(path)
         elif reason[0] != "hidden" or (_has_picture_ending(entry.name) and not entry.name.startswith("._")):
-            self.skip(path, *reason)
+            self.skip(path, *reason, count=int(reason[0] != "document"))
         return False
 
 
 def _is_of_a_system(name: str) -> bool:
-    return name.startswith(".") or name in SYSTEM_FOLDERS or name.endswith(_SYSTEM_ENDINGS)
+    known = name in SYSTEM_FOLDERS or name.endswith(_SYSTEM_ENDINGS)
+    return known or name.startswith((".", "@")) or _RECOVERED.fullmatch(name) is not None
 
 
-def _judge(folder: Path, entry: "os.DirEntry[str]") -> tuple[str, str] | None:
+def _judge(folder: Path, entry: "os.DirEntry[str] | Path") -> tuple[str, str] | None:
     """Return the kind of a file that is no picture by its name or its first bytes, and why; None: it is one."""
     if entry.name.startswith("."):
         return "hidden", "a hidden file"

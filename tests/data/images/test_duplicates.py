@@ -55,6 +55,17 @@ def test_a_picture_under_two_labels(tmp_path: Path) -> None:
     assert remark == f"1 picture has two labels: {owl} is owl, {fox} is fox"
 
 
+def test_a_picture_in_another_size_under_another_label(tmp_path: Path) -> None:
+    owls = [scene(tmp_path / f"owl/{number}.png", number) for number in range(9)]
+    fox = tmp_path / "fox.jpg"
+    with Image.open(owls[3]) as image:
+        image.resize((90, 60)).save(fox)
+    images = [(path, "training", "owl") for path in owls]
+    (remark,) = remarks(*images, (fox, "training", "fox"))
+    assert remark == f"1 picture looks the same as one with another label: {owls[3]} is owl, {fox} is fox"
+    assert remarks(*images, (fox, "training", "owl")) == []
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])
 @pytest.mark.parametrize("size", [(60, 40), (360, 240), (120, 80)])
 def test_a_picture_in_another_size_and_format_looks_the_same(

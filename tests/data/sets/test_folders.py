@@ -59,7 +59,7 @@ def test_what_is_left_out_is_listed_with_its_kind(tmp_path: Path) -> None:
     (tmp_path / "train/cat/notes.txt").write_text("blurred: 7")
     (tmp_path / "train/cat/photo.heic").write_bytes(HEIC)
     assert left_out(read_folder(tmp_path)) == {
-        "train/cat/notes.txt": "not a picture",
+        "train/cat/notes.txt": "document",
         "train/cat/photo.heic": "format not supported",
         "extra": "in no split",
     }

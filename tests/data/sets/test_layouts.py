@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from maotune.data.images.formats import SUFFIXES
-from maotune.data.sets.dataset import Dataset
+from maotune.data.sets.dataset import Dataset, missed
 from maotune.data.sets.folders import read_folder, read_unlabelled
+from maotune.data.sets.tables import read_table
 from tests.data.sets.test_folders import HEIC, left_out
 
 SPLITS = ("train", "val", "test", "unlabelled")
@@ -45,6 +46,8 @@ def sizes(dataset: Dataset) -> dict[str, int]:
         ("trainset", "valset", "testset"),
         ("train_images", "evaluation", "Test-Images"),
         ("train2017", "val2017", "test2017"),
+        ("birds_train", "birds_val", "birds_test"),
+        ("Train Cars", "Valid Cars", "Test Cars"),
     ],
 )
 def test_usual_names_of_splits(tmp_path: Path, train: str, val: str, test: str) -> None:
@@ -94,6 +97,60 @@ def test_folders_of_the_same_classes_are_refused(tmp_path: Path, domains: tuple[
     assert len(read_folder(tmp_path).classes) == 2, "the list of classes says which folders they are"
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("fold1/owl", "fold1/fox", "fold2/owl"),
+        ("amazon/mug", "amazon/desk", "amazon/lamp", "dslr/mug", "dslr/chair", "dslr/bottle"),
+        ("train/day/owl", "train/day/fox", "train/night/fox"),
+    ],
+)
+def test_folders_that_share_some_of_their_classes_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    put(tmp_path, *(f"{folder}/{number}.png" for folder in folders for number in range(3)))
+    with pytest.raises(ValueError, match=r"hold folders of the same names \((owl|mug|fox)\)"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("owl/2021", "owl/2022", "fox/2022", "fox/2023"),
+        ("owl/images", "fox/images", "fox/masks"),
+        ("owl", "fox/day", "fox/night", "hare/night"),
+        ("owl/owl", "fox/fox", "fox/more"),
+        ("owl", "fox", "unlabelled/owl", "unlabelled/fox"),
+    ],
+)
+def test_classes_may_hold_folders(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    put(tmp_path, *(f"{folder}/{number}.png" for folder in folders for number in range(3)))
+    expected = {folder.partition("/")[0] for folder in folders} - {"unlabelled"}
+    assert {*read_folder(tmp_path).classes} == expected
+
+
+def test_class_folders_that_lie_one_folder_too_deep(tmp_path: Path) -> None:
+    put(tmp_path, *per_class("train", "owl", "fox"), *per_class("val/night", "owl"), *per_class("val/day", "hare"))
+    with pytest.raises(
+        ValueError, match=r"val/night holds folders of the names of classes \(owl\): they lie one folder"
+    ):
+        read_folder(tmp_path)
+    loose = put(tmp_path / "loose", *per_class("train", "owl", "fox"), *per_class("val/images", "owl", "fox"))
+    put(loose, "val/stray.png")
+    dataset = read_folder(loose)
+    assert sizes(dataset) == {"train": 8, "val": 8}
+    assert left_out(dataset) == {"val": "loose"}
+
+
+@pytest.mark.parametrize("names", ["1.png", "images/1.png", "all_photos/1.png"])
+def test_a_folder_that_is_called_images_is_no_class(tmp_path: Path, names: str) -> None:
+    put(tmp_path, names, names.replace("1", "2"))
+    (tmp_path / "labels.csv").write_text("id,breed\n1,owl\n2,fox\n")
+    dataset = read_folder(tmp_path)
+    assert (dataset.classes, len(dataset.unlabelled)) == ((), 2)
+    tiny = put(tmp_path / "tiny", *per_class("train", "owl/images", "fox/images"), "val/images/1.png")
+    assert read_folder(tiny).classes == ("fox", "owl")
+    assert left_out(read_folder(tiny)) == {"val/images": "loose"}
+
+
 def test_a_class_that_holds_its_splits_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "owl/train/1.png", "owl/test/2.png", "fox/Train/3.png")
     with pytest.raises(ValueError, match="owl is a class that holds its splits: put the splits outside"):
@@ -101,9 +158,13 @@ def test_a_class_that_holds_its_splits_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nested", ["val", "test", "backup"])
-def test_class_folders_among_their_neighbours_are_refused(tmp_path: Path, nested: str) -> None:
-    put(tmp_path, *per_class(".", "owl", "fox"), *per_class(nested, "Owl", "fox"))
-    with pytest.raises(ValueError, match=rf"{nested} holds folders of the same names \(fox, owl\) as its neighbours"):
+@pytest.mark.parametrize("classes", [("Owl", "fox"), ("owl",)])
+def test_class_folders_among_their_neighbours_are_refused(
+    tmp_path: Path, nested: str, classes: tuple[str, ...]
+) -> None:
+    put(tmp_path, *per_class(".", "owl", "fox"), *per_class(nested, *classes))
+    shared = ", ".join(sorted(name.lower() for name in classes))
+    with pytest.raises(ValueError, match=rf"{nested} holds folders of the same names \({shared}\) as its neighbours"):
         read_folder(tmp_path)
 
 
@@ -135,7 +196,7 @@ def test_pictures_in_splits_without_classes_are_refused(tmp_path: Path) -> None:
 def test_flat_validation_images_of_imagenet(tmp_path: Path) -> None:
     put(tmp_path, *per_class("train", "n01440764", "n01443537"), "val/ILSVRC2012_val_00000001.JPEG")
     (item,) = read_folder(tmp_path).skipped
-    assert "1 pictures lie in it and in no class folder, such as ILSVRC2012_val_00000001.JPEG" in item.reason
+    assert "1 picture lies in it and in no class folder, such as ILSVRC2012_val_00000001.JPEG" in item.reason
     assert "maotune data prepare imagenet" in item.reason
 
 
@@ -196,10 +257,38 @@ def test_a_class_of_pictures_that_cannot_be_read_is_an_error(tmp_path: Path, nam
 )
 def test_files_that_are_no_pictures(tmp_path: Path, name: str, kind: str, helps: str) -> None:
     put(tmp_path, "owl/1.png", "fox/1.png")
-    (tmp_path / "fox" / name).write_bytes(b"II*\0 and more" if name == "1.CR2" else b"something")
+    (tmp_path / "fox" / name).write_bytes(b"II*\0 and more" if name == "1.CR2" else b"some\0thing")
     (item,) = read_folder(tmp_path).skipped
-    assert item.kind == kind
+    assert (item.kind, item.pictures) == (kind, 1)
     assert helps in item.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, "Licence: CC0\n".encode(code)) for name, code in (("README.md", "utf-8"), ("LICENSE", "utf-16"))),
+        *(("noms.csv", "é;à\n".encode("latin-1")), ("empty.txt", b""), ("notes.docx", b"PK\3\4\0\0")),
+    ],
+)
+def test_texts_and_documents_are_no_pictures_that_are_missed(tmp_path: Path, name: str, content: bytes) -> None:
+    put(tmp_path, *per_class("train", "owl", "fox"))
+    (tmp_path / "annotations").mkdir()
+    for folder in ("", "train/owl", "annotations"):
+        (tmp_path / folder / name).write_bytes(content)
+    dataset = read_folder(tmp_path)
+    assert {item.kind for item in dataset.skipped} == {"document"}
+    assert missed(dataset.skipped) == []
+    (tmp_path / "train" / "hare").mkdir()
+    (tmp_path / "train" / "hare" / name).write_bytes(content)
+    assert [Path(item.name).name for item in missed(read_folder(tmp_path).skipped)] == ["hare"], "a class is missed"
+
+
+def test_a_jpeg_with_the_ending_of_heic_is_read(tmp_path: Path) -> None:
+    put(tmp_path, "owl/1.png", "fox/1.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "owl" / "IMG_1.HEIC", "JPEG")
+    dataset = read_folder(tmp_path)
+    assert dataset.skipped == ()
+    assert all(s.image.read().size for s in (*dataset.train, *dataset.val, *dataset.test))
 
 
 def test_pipes_and_links_to_nothing_do_no_harm(tmp_path: Path) -> None:
@@ -215,6 +304,7 @@ SYSTEM = [
     *("@eaDir/1.png/SYNOFILE_THUMB_M.jpg", "#recycle/old.png", "$RECYCLE.BIN/a.png", ".Trash-1000/files/a.png"),
     *(".thumbnails/1.png", ".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/b.png", ".git/a.png", "@Recycle/a.png"),
     *("System Volume Information/a.png", "lost+found/a.png", ".@__thumb/default1.png", "Previews.lrdata/a.png"),
+    *("@SynoResource/a.png", "@__thumb/a.png", "FOUND.012/a.png", "Network Trash Folder/a.png", "Thumbs/1.png"),
 ]
 
 
@@ -251,13 +341,25 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     images = [*dataset.train, *dataset.val, *dataset.test]
     assert sorted(os.path.relpath(sample.image.name, tmp_path / "photos") for sample in images) == [
         "fox/1.png",
+        "hare/1.png",
+        "hare/2.png",
         "owl/1.png",
-        "owl/more/summer/1.png",
-        "owl/more/summer/2.png",
     ]
-    assert left_out(dataset) == {"a-fox": "link", "all": "link", "hare": "link", "owl/here": "link"}
+    assert left_out(dataset) == {"a-fox": "link", "all": "link", "owl/more/summer": "link", "owl/here": "link"}
     pool = read_unlabelled(tmp_path / "photos")
     assert len(pool.unlabelled) == 4
+
+
+@pytest.mark.parametrize("link", ["train/bat/more", "train/bat/in/deep", "train/hare"])
+@pytest.mark.parametrize("target", ["train/owl", "test/owl"])
+def test_no_class_loses_its_pictures_to_a_link(tmp_path: Path, link: str, target: str) -> None:
+    put(tmp_path, *per_class("train", "bat", "owl"), *per_class("test", "bat", "owl", count=2))
+    clean = read_folder(tmp_path)
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / target)
+    dataset = read_folder(tmp_path)
+    assert (dataset.classes, dataset.train, dataset.test) == (clean.classes, clean.train, clean.test)
+    assert left_out(dataset) == {link: "link"}
 
 
 def test_splits_made_of_links(tmp_path: Path) -> None:
@@ -304,7 +406,44 @@ def test_the_only_table_of_a_folder_without_classes_gives_the_labels(tmp_path: P
     (tmp_path / "labels.csv").write_text(f"filename;class\n{images}1.png;owl\n{images}2.png;fox\n")
     assert read_folder(tmp_path).classes == ("fox", "owl")
     put(tmp_path, *per_class(".", "owl", "fox"))
-    assert left_out(read_folder(tmp_path))["labels.csv"] == "not a picture"
+    assert left_out(read_folder(tmp_path))["labels.csv"] == "document"
+
+
+def test_a_table_may_name_the_files_in_the_folder_beside_it(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.png", "train/2.png", "test/1.png", "test/2.png")
+    (tmp_path / "train.csv").write_text("filename,label\n1.png,owl\n2.png,fox\n")
+    train = read_table(tmp_path / "train.csv")
+    assert {Path(s.image.name).parent.name for s in (*train.train, *train.val)} == {"train"}
+    (tmp_path / "labels.csv").write_text("filename,label\n1.png,owl\n2.png,fox\n")
+    with pytest.raises(ValueError, match=r"1\.png is in .*test and in .*train: give the folder that its paths count"):
+        read_table(tmp_path / "labels.csv")
+    alone = put(tmp_path / "alone", "images/1.png", "images/2.png")
+    (alone / "metadata.csv").write_text("file_name,label\n1.png,owl\n2.png,fox\n")
+    assert read_folder(alone).classes == ("fox", "owl")
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("1", "1.png is there: write the names of the files with their endings"),
+        (r"C:\data\1.png", "the paths are those of another machine: cut what stands before"),
+        ("/elsewhere/1.png", "the paths are those of another machine: cut what stands before"),
+        ("7.png", "give the folder that their paths count from as root"),
+    ],
+)
+def test_advice_where_no_image_of_a_table_exists(tmp_path: Path, path: str, advice: str) -> None:
+    put(tmp_path, "1.png", "2.png")
+    (tmp_path / "t.csv").write_text(f"path,label\n{path},owl\n")
+    with pytest.raises(ValueError, match="none of the 1 images of") as refused:
+        read_table(tmp_path / "t.csv")
+    assert advice in str(refused.value)
+
+
+@pytest.mark.parametrize("pattern", ["*", "day-*", "*/*"])
+def test_a_pattern_matches_pictures_of_any_name_and_folders(tmp_path: Path, pattern: str) -> None:
+    put(tmp_path, "day-1/1.png", "day-2/2", "day-2/deep/3.png")
+    pool = read_unlabelled(tmp_path / pattern)
+    assert [Path(s.image.name).name for s in pool.unlabelled] == ["1.png", "2", "3.png"]
 
 
 def test_a_table_of_captions_is_not_one_of_labels(tmp_path: Path) -> None:

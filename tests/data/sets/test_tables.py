@@ -66,6 +66,7 @@ def test_a_table_without_splits_is_split_and_numbers_are_sorted_as_numbers(tmp_p
         ("a.csv", "path,label\na.jpg,cat\na.jpg,dog", "line 3: a.jpg stands in line 2 already"),
         ("a.csv", "path,label,split\na.jpg,cat,tests", "line 2: split 'tests' is unknown; there are train, val"),
         ("a.csv", "path,label,split\na.jpg,cat,train\nb.jpg,cat,", "1 labelled lines lack a split"),
+        ("a.csv", "path,label,label\na.jpg,cat,tabby", "there are two columns 'label': leave one"),
         ("a.csv", "path,label\nnowhere.jpg,cat", "none of the 1 images of .*a.csv exists under"),
         ("a.jsonl", '{"path": "a.jpg", "label": "cat"}\n{', "line 2 is not JSON"),
         ("a.jsonl", "[1]", "line 1: expected an object like"),
@@ -111,8 +112,8 @@ def test_split_files_that_cannot_be(tmp_path: Path, content: str, message: str) 
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("path", ["path", "file_name", "filename", "image", "file", "Filename"])
-@pytest.mark.parametrize("label", ["label", "class", "category"])
+@pytest.mark.parametrize("path", ["path", "file_name", "filename", "image", "file", "Filename", "File Name"])
+@pytest.mark.parametrize("label", ["label", "class", "category", "Class-Label"])
 def test_columns_and_separators_of_exporters(tmp_path: Path, separator: str, path: str, label: str) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
     rows = [("id", path, label), ("1", "a.jpg", "owl"), ("2", "b.jpg", "fox")]
