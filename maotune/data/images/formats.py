@@ -129,7 +129,7 @@ def why_unreadable(name: str, head: bytes) -> Unsupported | None:
 
 def _is_text(head: bytes) -> bool:
     """Whether a file that begins with ``head`` is a text: it has no control characters, or a mark of UTF-16."""
-    return head.startswith((b"\xff\xfe", b"\xfe\xff")) or all(byte > 31 or byte in b"\t\n\f\r" for byte in head)
+    return head.startswith((b"\xff\xfe", b"\xfe\xff")) or all(byte > 31 or byte in b"\t\n\f\r\x1b" for byte in head)
 
 
 def formats_of(name: str) -> tuple[str, ...]:
