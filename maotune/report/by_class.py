@@ -43,6 +43,8 @@ def match_runs(runs: ExperimentRuns) -> dict[str, list[MatchedRuns]]:
             continue
         scoring, other = mao.trial.scoring(), plain.trial.scoring()
         if scoring and other and scoring.labels == other.labels:
+            first = sorted(scoring.labels, key=lambda test: test != runs.scores.measure)
+            kept = {tuple(scoring.classes[test]): test for test in reversed(first)}.values()  # each class once
             tests = [
                 {
                     "test": pd.Categorical([test] * len(labels), [*scoring.labels]),
@@ -52,6 +54,7 @@ def match_runs(runs: ExperimentRuns) -> dict[str, list[MatchedRuns]]:
                     "mao": scoring.predicted[mao.result.scored_with[test]][test],
                 }
                 for test, labels in scoring.labels.items()
+                if test in kept
             ]
             predictions = pd.concat(map(pd.DataFrame, tests))
             matched[mao.result.dataset].append(MatchedRuns(mao.trial.recipe, scoring, predictions))

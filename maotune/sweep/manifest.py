@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from maotune.files import DamagedFile, LockTaken, lock, read_json, remove_leftovers, write_json
+from maotune.mao.methods import METHODS
 from maotune.recipe import Recipe
 from maotune.runs.folder import RECIPE
 from maotune.runs.predictions import Scoring
@@ -64,7 +65,7 @@ class Sweep:
         """
         manifest = folder / MANIFEST
         if not manifest.exists():
-            trials = tuple(_found(folder))
+            trials = tuple(sorted(_found(folder), key=_place))
             if not trials:
                 raise CheckpointError(
                     f"{folder} holds no {MANIFEST} and no finished run: give the folder of `maotune run` or "
@@ -149,6 +150,11 @@ def _found(folder: Path) -> Iterable[Trial]:
                 yield Trial(path.parent, result.protocol, "", Recipe.from_record(result.recipe))
         except ValueError as error:
             log.warning("%s is left out: %s", path.parent, error)
+
+
+def _place(trial: Trial) -> tuple[str, str, int]:
+    """Return a key that sorts runs as an experiment plans them: what is compared with comes before MAO."""
+    return trial.recipe.data.source, trial.recipe.title, [*METHODS].index(trial.recipe.method)
 
 
 def _record(trial: Trial, tree: Any) -> None:
