@@ -145,6 +145,17 @@ EXPERIMENTS: dict[str, Experiment] = {
             ),
         ),
     ),
+    "views": Experiment(
+        summary="1, 2, 4, 8 or 20 augmented views of an image in the feature bank; more views cost time in a first run",
+        counterpart="the default of data.views",
+        rows=(
+            Rows(
+                learners=("coop",),
+                methods=("plain", "step-matched", "mao"),
+                variants={f"views={views}": {"data.views": views} for views in (1, 2, 4, 8, 20)},
+            ),
+        ),
+    ),
     "baselines": Experiment(
         summary="more learners as published, beside PromptSRC with MAO",
         counterpart="Table 7",

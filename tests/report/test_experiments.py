@@ -24,6 +24,7 @@ SHOWN = {
     "ablations": ({"paired", "results", "stages"}, {"differences"}),
     "pseudo-labelers": ({"paired", "results", "stages"}, {"differences"}),
     "sensitivity": ({"results", "stages", "cost"}, {"curves", "cost-figure"}),
+    "views": ({"results", "cost"}, {"curves", "cost-figure"}),
     "baselines": ({"results"}, {"differences"}),
     "distillation": ({"results"}, {"differences"}),
 }
