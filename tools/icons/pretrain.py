@@ -61,7 +61,7 @@ def new_model() -> CLIPModel:
 def shares(progress: float) -> tuple[dict[str, float], float]:
     """The mixture of the pools and the strength of the composition, for progress in 0..1."""
     strength = min(1.0, 0.1 + progress / 0.25)
-    return {"concepts": 0.35, "related": 0.3, "mono": 0.2, "color": 0.15}, strength
+    return {"related": 0.5, "mono": 0.25, "color": 0.25}, strength
 
 
 class Texts:
