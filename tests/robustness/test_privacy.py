@@ -72,8 +72,9 @@ def test_a_sweep_and_its_report_name_no_home_folder(home: Path, tmp_path: Path) 
     sweep = tmp_path / "sweep"
     (home / "data").mkdir()
     shutil.move(home / "project x" / "photos", home / "data" / "photos")
-    command = ["run", "base-to-new", "--data", str(home / "data" / "photos"), "--learners", "coop", "--seeds", "1"]
-    command += ["--methods", "plain", "--shots", "1", "--epochs", "2", "data.views=1", "--folder", str(sweep)]
+    command = ["run", "base-to-new", "--data", str(home / "data" / "photos"), "--clip", "iconclip", "--seeds", "1"]
+    command += ["--learners", "coop", "--methods", "plain", "--shots", "1", "--epochs", "2", "data.views=1"]
+    command += ["--folder", str(sweep)]
     assert call(command) == 0
     assert call(["report", str(sweep)]) == 0
     assert told(sweep, home) == []
