@@ -262,7 +262,9 @@ def test_a_run_says_which_recipe_it_has_and_where_that_departs_from_the_paper(ph
     told: list[Any] = []
     result = tune_and_score(recipe, clip=toy_clip(), callback=told.append).result
     assert result.recipe["name"] == "icons/coop"
-    assert set(result.departures) == {"clip.source", "data.shots", "data.crop_scale", "data.flip", "epochs"}
+    assert set(result.departures) == {
+        "clip.source", "data.shots", "data.crop_scale", "data.flip", "epochs", "lr", "mao.lr"
+    }  # fmt: skip
     assert result.departures["data.crop_scale"] == {"here": [0.5, 1.0], "paper": [0.08, 1.0]}
     (plan,) = (event for event in told if isinstance(event, RunPlan))
     assert "recipe icons/coop; not as in the paper: " in str(plan)

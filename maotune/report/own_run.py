@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from maotune.mao.methods import ZEROSHOT
+from maotune.printable import without_folders
 from maotune.report.content import FigurePanels, Gallery, Picture, ReportTable, Section
 from maotune.report.drawing import COLOURS, WIDTH, draw_panels, label_rows, styles
 from maotune.report.frame import ExperimentRuns, FinishedTrial
@@ -201,9 +202,11 @@ def _mistakes(own: OwnRun) -> Iterator[Picture]:
     names = own.scoring.classes[own.test]
     wrong = own.images[own.images["label"] != own.images["taken"]]
     often = wrong.groupby(["label", "taken"])["name"].transform("size")
-    pictures = DatasetPictures(own.run.trial.recipe)
+    recipe = own.run.trial.recipe
+    pictures = DatasetPictures(recipe)
     for row in (
         wrong.assign(often=often).sort_values(["often", "label", "taken"], ascending=False).head(MISTAKES).itertuples()
     ):
-        lines = (f"is {names[row.label]}", *([row.name] if row.name else []))
+        name = without_folders(row.name, recipe.data.own_paths)
+        lines = (f"is {names[row.label]}", *([name] if name else []))
         yield Picture(functools.partial(pictures.show, [row.name]), f"taken for {names[row.taken]}", lines)
