@@ -206,7 +206,9 @@ def _zlap_nodes(images: Tensor, text: Tensor, neighbours: int, gamma: float, alp
     root = torch.zeros(nodes, device=images.device, dtype=images.dtype).index_add_(0, pairs[0], values).clamp(min=1e-12)
     values = values / (root[pairs[0]] * root[pairs[1]]).sqrt()
     matrix = torch.sparse_coo_tensor(pairs, values, (nodes, nodes), check_invariants=True).coalesce()
-    return _conjugate_gradients(matrix, alpha, classes)
+    size = max(1, CHUNK // nodes)
+    blocks = [torch.arange(start, min(start + size, classes)) for start in range(0, classes, size)]
+    return torch.cat([_conjugate_gradients(matrix, alpha, block) for block in blocks], dim=1)
 
 
 def _zlap_links(others: Tensor, images: Tensor, text: Tensor, neighbours: int, gamma: float) -> Tensor:
@@ -217,9 +219,10 @@ def _zlap_links(others: Tensor, images: Tensor, text: Tensor, neighbours: int, g
     return _sparse(index, value, len(text) + len(images))
 
 
-def _conjugate_gradients(matrix: Tensor, alpha: float, classes: int, tolerance: float = 1e-7) -> Tensor:
-    """Solve (I - alpha S) V = the first ``classes`` unit vectors; the matrix is positive definite."""
-    right = torch.eye(len(matrix), classes, dtype=matrix.dtype, device=matrix.device)
+def _conjugate_gradients(matrix: Tensor, alpha: float, classes: Tensor, tolerance: float = 1e-7) -> Tensor:
+    """Solve (I - alpha S) V = the unit vectors of ``classes``; the matrix is positive definite."""
+    right = torch.zeros(len(matrix), len(classes), dtype=matrix.dtype, device=matrix.device)
+    right[classes, torch.arange(len(classes))] = 1
     solution, residual, direction = torch.zeros_like(right), right.clone(), right.clone()
     norm = residual.square().sum(0)
     for _ in range(100):
@@ -250,7 +253,7 @@ def _densities(images: Tensor, means: Tensor, variance: Tensor) -> Tensor:
 def _sweeps(z: Tensor, fixed: Tensor, graph: Tensor, neighbours: int) -> Tensor:
     """Return z after some updates of all rows at once; ``graph`` (N, N) is sparse, W + W'; ``fixed`` (N, C) logits."""
     for _ in range(SWEEPS):
-        z = (fixed + graph @ z / (2 * neighbours)).softmax(dim=1)
+        z = (graph @ z).div_(2 * neighbours).add_(fixed).softmax(dim=1)
     return z
 
 

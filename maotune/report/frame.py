@@ -13,7 +13,7 @@ import pandas as pd
 from maotune.mao.methods import ZEROSHOT
 from maotune.printable import without_folders
 from maotune.protocols import PROTOCOLS
-from maotune.report.names import ONE_SET, TWO_PROMPTS
+from maotune.report.names import LABELER_ALONE, ONE_SET, TWO_PROMPTS
 from maotune.report.other_measures import OTHER_MEASURES
 from maotune.runs.predictions import Scoring
 from maotune.runs.result import Result
@@ -38,7 +38,7 @@ COSTS = ["parameters", "updates", "images", "tuning_seconds", "epochs", "peak_me
 Key = tuple[str, str, str]
 """Learner, method and variant: a row of most tables. Zero-shot CLIP has neither learner nor variant."""
 CLIP: Key = ("", ZEROSHOT, "")
-CONTROLS = (TWO_PROMPTS, ONE_SET)
+CONTROLS = (TWO_PROMPTS, ONE_SET, *LABELER_ALONE)
 """Rows beside those of the methods, put together from what their runs have recorded."""
 
 
@@ -290,6 +290,9 @@ def _controls(run: FinishedTrial) -> Iterator[FinishedTrial]:
         halves[ONE_SET] = last["accuracy"], dict.fromkeys(result.scored_with, last["name"])
     for method, (scores, scored_with) in halves.items():
         yield FinishedTrial(run.trial, replace(result, method=method, scores=scores, scored_with=scored_with))
+    for name, scores in result.labeler_alone.items():  # whatever the learner is
+        scored_with = dict.fromkeys(result.scored_with, name)
+        yield FinishedTrial(run.trial, replace(result, learner="", method=name, scores=scores, scored_with=scored_with))
 
 
 def read_sweeps(folder: Path) -> list[Sweep]:

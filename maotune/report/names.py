@@ -4,9 +4,18 @@ from collections.abc import Iterable
 
 from maotune.learners import LEARNERS
 from maotune.mao.methods import ZEROSHOT
+from maotune.runs.labeler_alone import INDUCTIVE, TRANSDUCTIVE
 
 TWO_PROMPTS, ONE_SET = "two-prompts", "one-set"
-METHODS = {ZEROSHOT: "zero-shot", "mao": "MAO", TWO_PROMPTS: "two prompts", ONE_SET: "one set"}
+LABELER_ALONE = (TRANSDUCTIVE, INDUCTIVE)
+METHODS = {
+    ZEROSHOT: "zero-shot",
+    "mao": "MAO",
+    TWO_PROMPTS: "two prompts",
+    ONE_SET: "one set",
+    TRANSDUCTIVE: "labeler alone",
+    INDUCTIVE: "class means of the pool",
+}
 HYPHENATED = {
     "lp++": "LP++",
     "linear": "linear probe",
@@ -21,6 +30,9 @@ EXPLAINED = {
     "step-matched": "plain tuning with as many updates as MAO",
     TWO_PROMPTS: "base classes by plain tuning, new classes by zero-shot CLIP: two prompts without MAO",
     ONE_SET: "both halves by the prompts of MAO's last stage",
+    TRANSDUCTIVE: "nothing is tuned, the labeler of the new stage labels the test images of each half as a pool",
+    INDUCTIVE: "nothing is tuned, new classes by the means of the unlabelled images with the labeler's labels, base "
+    "classes by zero-shot CLIP",
 }
 """What is not clear from its name."""
 

@@ -27,7 +27,9 @@ def joint_vocabulary(scoring: Scoring, scored_with: Mapping[str, str]) -> dict[s
     share of pairs of a base and a new image where both are right among their own half, and the base image is the more
     base-like by the difference of its highest scores; ties count half.
     """
-    if scoring.highest is None:
+    if scoring.highest is None or any(
+        len(scoring.highest[scored_with[test]][test]) < len(scoring.classes) for test in ("base", "new")
+    ):  # not recorded, or not defined (an image as part of a pool)
         return {}
     right, margin = {}, {}
     for test in ("base", "new"):

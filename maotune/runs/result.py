@@ -74,6 +74,9 @@ class Result:
     """Settings that are not the paper's: dotted key -> value ``here`` and in the ``paper``. Older versions: none."""
     remarks: list[str] = field(default_factory=list)
     """What is wrong with copies of pictures (two labels, tuned on and scored), and which show nothing."""
+    labeler_alone: dict[str, dict[str, float]] = field(default_factory=dict)
+    """``transductive``, ``inductive`` -> ``scores`` of the labeler of the unlabelled images, with no tuning. Runs
+    without a new stage, and older versions: none."""
     predictors: Predictors | None = None
     """Whose prompts predict which classes, also in lists that were not scored. Older versions: none."""
 

@@ -27,6 +27,7 @@ from maotune.runs.estimate import CostMeter, uses_pool
 from maotune.runs.events import Callback, RunPlan
 from maotune.runs.fingerprint import DataRecord, record_data
 from maotune.runs.folder import check_data, hold, identity, keep_recipe
+from maotune.runs.labeler_alone import score_labeler
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
 from maotune.runs.provenance import environment
@@ -158,6 +159,9 @@ def tune_and_score(
     labels = None
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
+    alone = {}
+    if labels is not None:
+        alone = score_labeler(recipe, pipeline, splits, labels, evaluations[ZEROSHOT])
     result = _result(
         recipe,
         departing,
@@ -168,6 +172,7 @@ def tune_and_score(
         evaluations,
         predictors_of(recipe.method, task, recipe.mao),
         labels,
+        alone,
         learner if stages else None,
         start,
     )
@@ -182,7 +187,7 @@ def tune_and_score(
     if candidates is not None:
         k = recipe.mao.b_and_k(len(splits.classes))[1]
         neighbours = hard_negative_table(splits.classes, recipe.mao, pipeline.bank.folder)[:, :k]
-    return Outcome(recipe, result, prompts, Scoring.of(splits, evaluations, labels, neighbours), history)
+    return Outcome(recipe, result, prompts, Scoring.of(splits, {**evaluations, **alone}, labels, neighbours), history)
 
 
 def mao_task(recipe: Recipe, pipeline: Pipeline, splits: Splits, pseudo_labels: PseudoLabelStore) -> Task:
@@ -278,6 +283,7 @@ def _result(
     evaluations: Evaluations,
     predictors: Predictors,
     labels: PseudoLabels | None,
+    alone: Evaluations,
     learner: AbstractLearner | None,
     start: float,
 ) -> Result:
@@ -312,6 +318,10 @@ def _result(
         predictors=predictors,
         mean_per_class={name: evaluations[prompts][name].mean_per_class for name, prompts in scored_with.items()},
         zeroshot=protocol.means(splits, accuracies[ZEROSHOT]),
+        labeler_alone={
+            name: protocol.means(splits, {test: evaluation.accuracy for test, evaluation in by_test.items()})
+            for name, by_test in alone.items()
+        },
         stages=stages,
         pseudo_labels=label_quality(labels, recipe.mao, splits.unlabelled.true_labels)
         if labels and splits.unlabelled
