@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from maotune.experiments.example_batches import collect_example_batches
 from maotune.experiments.first_batches import BatchFigure
 from maotune.experiments.name_distances import measure_name_distances
+from maotune.mao.labelers import LABELERS
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
 from maotune.recipe import Recipe, load_recipe
@@ -129,6 +130,22 @@ EXPERIMENTS: dict[str, Experiment] = {
                 learners=("promptsrc",),
                 methods=("mao",),
                 variants={name: {"mao.labeler": name} for name in ("foundation", "tuned")},
+            ),
+        ),
+    ),
+    "labelers": Experiment(
+        summary="labelers of the new stage, alone and with MAO on a learner of seconds; balanced and natural pools",
+        counterpart="beyond the paper",
+        rows=(
+            Rows(learners=("taskres",), methods=("plain",)),
+            Rows(
+                learners=("taskres",),
+                methods=("mao",),
+                variants={
+                    f"{labeler}, {pool}": {"mao.labeler": labeler, "mao.unlabelled": pool}
+                    for labeler in LABELERS
+                    for pool in ("balanced", "natural")
+                },
             ),
         ),
     ),

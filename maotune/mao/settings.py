@@ -43,7 +43,8 @@ class MaoSettings:
     """How unlabelled images are drawn; ``balanced`` (the paper's) needs the true labels, the others do not."""
     labeler: Literal["foundation", "tuned", "adjusted", "sinkhorn", "transclip", "stata", "zlap"] = "foundation"
     """What predicts the pseudo-labels: zero-shot CLIP; as released, the prompts of the base stage (``tuned``); or the
-    pool as a whole, from zero-shot CLIP (``maotune.mao.labelers``). ``stata`` is for pools that lack some classes;
+    pool as a whole, from zero-shot CLIP (``maotune.mao.labelers``). ``stata``, the default for one's own images (the
+    protocol adapt), does no harm where the pool lacks classes;
     ``sinkhorn`` and ``adjusted`` assume equal shares of all, which in a ``balanced`` pool is label information."""
     template: str | None = None
     """Text of the labeler ``foundation``: ``dataset`` (the data set's own), ``ensemble``, or one with ``{}`` for the
@@ -76,7 +77,9 @@ class MaoSettings:
             raise ValueError(f"top_per_class goes with keep: top, and keep is {self.keep}: leave one of them out")
         if self.label_views == "each":
             if self.labeler not in ("foundation", "tuned"):
-                raise ValueError(f"labeler {self.labeler} labels each image once: set label_views to test")
+                raise ValueError(
+                    f"labeler {self.labeler} labels each image once: set label_views to test, or labeler to foundation"
+                )
             if self.needs_probabilities:
                 raise ValueError(
                     "growing lists, and labels soft or candidates, label each image once: set label_views to test"

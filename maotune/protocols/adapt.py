@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from maotune.contract import Predictors
 from maotune.data.draw import UnlabelledPool, few_shot
@@ -26,6 +27,7 @@ class Adapt(Protocol):
     name = "adapt"
     summary = "for one's own images: all classes, unlabelled images; the better of tuned and zero-shot is used"
     measures = ("test", "val")
+    settings = MappingProxyType({"mao.labeler": "stata"})  # the only one that a pool without some classes does not harm
     takes_unlabelled = True
 
     def draw(self, datasets: Sequence[Dataset], settings: DrawSettings) -> Splits:

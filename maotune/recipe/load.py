@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from maotune.files import read_text
 from maotune.learners import LEARNERS
 from maotune.protocols import PROTOCOLS
-from maotune.recipe.schema import Recipe, RecipeError, explain
+from maotune.recipe.schema import Recipe, RecipeError, explain, protocol_of
 
 SHORT = {key: f"data.{key}" for key in ("shots", "unlabelled", "classes", "root")}
 """Keys that may be given without their group."""
@@ -67,8 +67,7 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
         tree["learner"] = {}
     written = tree["learner"].get("name") if isinstance(tree.get("learner"), dict) else None
     kind = LEARNERS.get(str(learner or written))
-    if kind is None or kind.tunes_prompts:  # the epochs and learning rates of a protocol are of prompts
-        _apply_protocol(tree, dict(pairs).get("protocol"))
+    _apply_protocol(tree, dict(pairs), of_prompts=kind is None or kind.tunes_prompts)
     for key, value in pairs:
         _put(tree, key, value)
     tree.setdefault("name", name)
@@ -78,11 +77,21 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
         raise RecipeError(explain(error, Recipe)) from None
 
 
-def _apply_protocol(tree: dict[str, Any], override: Any) -> None:
-    """Apply the protocol's own settings: below those of a file that names it, above those of a file for another."""
-    written = tree.get("protocol")
-    protocol = PROTOCOLS.get(str(override or written))
+def _apply_protocol(tree: dict[str, Any], given: Mapping[str, Any], *, of_prompts: bool) -> None:
+    """Apply the protocol's own settings: below those of a file that names it, above those of a file for another.
+
+    ``of_prompts``: whether prompts are tuned; if not, epochs and learning rates do not apply.
+    """
+    written, override = tree.get("protocol"), given.get("protocol")
+    name = str(override or written or "auto")
+    if name == "auto":
+        data = tree.get("data")
+        source = given.get("data.source") or (data.get("source") if isinstance(data, dict) else None)
+        name = protocol_of(str(source)) if source else name
+    protocol = PROTOCOLS.get(name)
     for key, value in protocol.settings.items() if protocol else ():
+        if not of_prompts and key.rpartition(".")[2] in ("epochs", "lr"):
+            continue
         if written != (override or written) or not _has(tree, key):
             _put(tree, key, value)
 

@@ -203,7 +203,7 @@ class Recipe(Settings):
         """The protocol to run: ``auto`` is base-to-new for data sets with a name, else adapt."""
         if self.protocol != "auto":
             return PROTOCOLS[self.protocol]
-        return PROTOCOLS["base-to-new" if self.data.source in names() else "adapt"]
+        return PROTOCOLS[protocol_of(self.data.source)]
 
     @property
     def draw_settings(self) -> DrawSettings:
@@ -272,6 +272,11 @@ def _located(value: Any, recorded: Any) -> Any:
     if isinstance(value, str) and value.startswith("~"):
         return value
     return recorded if recorded is not None and _names_only(recorded) == value else value
+
+
+def protocol_of(source: str) -> str:
+    """Return the protocol for a source of data, where none is named."""
+    return "base-to-new" if source in names() else "adapt"
 
 
 def choose(what: str, given: str, allowed: Iterable[str]) -> str:

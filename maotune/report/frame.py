@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from maotune.mao.labelers import UNIFORM
 from maotune.mao.methods import ZEROSHOT
 from maotune.printable import without_folders
 from maotune.protocols import PROTOCOLS
@@ -38,6 +39,8 @@ COSTS = ["parameters", "updates", "images", "tuning_seconds", "epochs", "peak_me
 Key = tuple[str, str, str]
 """Learner, method and variant: a row of most tables. Zero-shot CLIP has neither learner nor variant."""
 CLIP: Key = ("", ZEROSHOT, "")
+BALANCED = "†"
+"""Marks variants whose labeler gives all classes an equal share, of a pool that hidden labels balanced."""
 CONTROLS = (TWO_PROMPTS, ONE_SET, *LABELER_ALONE)
 """Rows beside those of the methods, put together from what their runs have recorded."""
 
@@ -235,7 +238,14 @@ class FinishedTrial:
     @property
     def key(self) -> Key:
         """The row of tables that it belongs to."""
-        return self.result.learner, self.result.method, self.trial.variant
+        return self.result.learner, self.result.method, self.variant
+
+    @property
+    def variant(self) -> str:
+        """Its variant, marked where the labeler of the pool profits from hidden labels."""
+        mao = self.trial.recipe.mao
+        told = self.result.pseudo_labels and mao.labeler in UNIFORM and mao.unlabelled == "balanced"
+        return f"{self.trial.variant}{BALANCED}" if told else self.trial.variant
 
 
 @dataclass(frozen=True)
@@ -257,7 +267,7 @@ class ExperimentRuns:
     @functools.cached_property
     def scores(self) -> Scores:
         """Scores and costs of the finished runs, and of the controls that follow from them."""
-        return Scores((run.result, run.trial.variant) for run in self.rows)
+        return Scores((run.result, run.variant) for run in self.rows)
 
     @functools.cached_property
     def rescored(self) -> dict[str, Scores]:
@@ -269,7 +279,7 @@ class ExperimentRuns:
             for name, score in OTHER_MEASURES.items() if scoring else ():
                 if scoring and (scores := score(scoring, run.result.scored_with)):
                     zeroshot = score(scoring, dict.fromkeys(scores, ZEROSHOT))
-                    results[name].append((replace(run.result, scores=scores, zeroshot=zeroshot), run.trial.variant))
+                    results[name].append((replace(run.result, scores=scores, zeroshot=zeroshot), run.variant))
         return {name: Scores(of) for name, of in results.items()}
 
     def of(self, key: Key) -> list[FinishedTrial]:

@@ -8,7 +8,8 @@ import pandas as pd
 
 from maotune.report.content import FigurePanels, ReportTable, Section
 from maotune.report.figures import plot_pseudo_labels
-from maotune.report.frame import ExperimentRuns, short_names
+from maotune.report.frame import BALANCED, ExperimentRuns, short_names
+from maotune.report.tables import HIDDEN_BALANCE
 
 COLUMNS = {
     "images": ("images", 1, 0),
@@ -30,12 +31,14 @@ def pseudo_label_section(runs: ExperimentRuns) -> Section | None:
     reports: dict[tuple[str, str], list[Mapping[str, float]]] = {}
     labellings: dict[str, dict[tuple[int, ...], Labelling]] = {}
     for run in runs.finished:
-        report, labeler = run.result.pseudo_labels, run.trial.recipe.mao.labeler
+        report, mao = run.result.pseudo_labels, run.trial.recipe.mao
+        labeler = mao.labeler if mao.unlabelled == "balanced" else f"{mao.labeler}, {mao.unlabelled}"
+        labeler += BALANCED * run.variant.endswith(BALANCED)
         of_set = reports.setdefault((run.result.dataset, labeler), []) if report else []
         if report and report not in of_set:
             of_set.append(report)
             scoring = run.trial.scoring()
-            if scoring and scoring.pseudo_labels and labeler == "foundation":
+            if scoring and scoring.pseudo_labels and mao.labeler == "foundation":
                 labels = scoring.pseudo_labels
                 labellings.setdefault(run.result.dataset, {})[tuple(labels["given"])] = labels
     if not reports:
@@ -61,6 +64,7 @@ def pseudo_label_section(runs: ExperimentRuns) -> Section | None:
             "Accuracy: where the true label is known (it is hidden from tuning). Balance: 100 % where all classes got "
             "equally many images. Off-class: images of none of the classes. Confidence above accuracy means that the "
             "labeler is too sure of itself.",
+            HIDDEN_BALANCE if any(labeler.endswith(BALANCED) for _, labeler in reports) else "",
         ),
     )
     figures = [_figure(runs.name, labellings)] if labellings else []

@@ -7,7 +7,7 @@ from maotune.mao.methods import ZEROSHOT
 from maotune.recipe.suites import SUITES
 from maotune.report.compare import FEWEST, MaoComparison, pair
 from maotune.report.content import ReportTable
-from maotune.report.frame import CONTROLS, MEASURES, ExperimentRuns, Key, Scores, short_names
+from maotune.report.frame import BALANCED, CONTROLS, MEASURES, ExperimentRuns, Key, Scores, short_names
 from maotune.report.names import TWO_PROMPTS, learner_name, method_name
 from maotune.report.published import TABLES, PublishedNumber, look_up
 from maotune.report.sentences import NOTHING, between, counted, probability, signed
@@ -25,6 +25,10 @@ MARKED = (
 PUBLISHED = (
     "Published: the paper's averages, for orientation only: other model (CLIP ViT-B/16) and other data. Only the signs "
     "of the changes can be compared."
+)
+HIDDEN_BALANCE = (
+    f"{BALANCED}: the labeler gives all classes an equal share, and hidden labels balanced the unlabelled images: that "
+    "is label information. Compare rows of the natural pool."
 )
 COSTS = {
     "parameters": (",.0f", "parameters"), "updates": (",.0f", ""), "images": (",.0f", ""), "seconds": (".1f", ""),
@@ -101,6 +105,7 @@ def results(runs: ExperimentRuns) -> ReportTable:
         "H of the average is that of the two average accuracies." if scores.measure == "h" and several else "",
         _scored_with(runs) if scores.measure == "h" else "",
         PUBLISHED if any(group == "published" for group, _ in columns) else "",
+        HIDDEN_BALANCE if any(key[2].endswith(BALANCED) for key in scores.keys) else "",
     ]
     if without := [names[name] for name in scores.datasets if name not in cells]:
         notes.append(f"Not in the average, because not all of its rows have them: {', '.join(without)}.")

@@ -23,6 +23,7 @@ SHOWN = {
     "cost": ({"paired", "results", "cost"}, {"cost-figure"}),
     "ablations": ({"paired", "results", "stages"}, {"differences"}),
     "pseudo-labelers": ({"paired", "results", "stages"}, {"differences"}),
+    "labelers": ({"paired", "results"}, {"differences"}),
     "sensitivity": ({"results", "stages", "cost"}, {"curves", "cost-figure"}),
     "views": ({"results", "cost"}, {"curves", "cost-figure"}),
     "baselines": ({"results"}, {"differences"}),

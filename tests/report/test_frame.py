@@ -1,13 +1,16 @@
 """Means, spreads and averages of finished runs, against figures worked out by hand."""
 
+from pathlib import Path
 from statistics import stdev
 from typing import Any
 
 import pytest
 
-from maotune.report.frame import Key, Scores, short_names
+from maotune.recipe import load_recipe
+from maotune.report.frame import ExperimentRuns, FinishedTrial, Key, Scores, short_names
 from maotune.report.sentences import verdicts
 from maotune.runs.result import Result
+from maotune.sweep.manifest import Trial
 
 ZERO = {"base": 50.0, "new": 50.0, "h": 50.0}
 PLAIN, STEP, MAO = (("coop", method, "") for method in ("plain", "step-matched", "mao"))
@@ -72,6 +75,20 @@ def test_rows_keep_the_order_of_the_runs() -> None:
     runs = [result("plain", 1, ZERO, dataset=name, learner=of) for name in ("zoo", "art") for of in ("vpt", "coop")]
     order = [(row["dataset"], row["learner"]) for row in scores_of(runs).rows()]
     assert order == [("zoo", ""), ("zoo", "vpt"), ("zoo", "coop"), ("art", ""), ("art", "vpt"), ("art", "coop")]
+
+
+def test_rows_of_the_labeler_alone_belong_to_no_learner_and_hidden_balance_is_marked() -> None:
+    alone = {
+        "transductive": {"base": 60.0, "new": 60.0, "h": 60.0},
+        "inductive": {"base": 50.0, "new": 70.0, "h": 58.3},
+    }
+    for labeler, mode, mark in (("sinkhorn", "balanced", "†"), ("sinkhorn", "natural", ""), ("stata", "balanced", "")):
+        recipe = load_recipe(None, {"method": "mao", "mao.labeler": labeler, "mao.unlabelled": mode})
+        with_mao = result("mao", 1, ZERO, pseudo_labels={"images": 1.0}, labeler_alone=alone, stages=[])
+        runs = ExperimentRuns("toy", [FinishedTrial(Trial(Path("toy"), "toy", labeler, recipe), with_mao)])
+        variant = f"{labeler}{mark}"
+        assert {*runs.scores.keys} == {ZEROSHOT, ("coop", "mao", variant), *(("", name, variant) for name in alone)}
+        assert runs.scores.average(("", "inductive", variant))["new"].mean == 70
 
 
 def test_h_of_the_average_is_that_of_the_two_averages() -> None:
