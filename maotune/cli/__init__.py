@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from maotune import __version__
-from maotune.cli import data, experiments, inference, report, train  # noqa: F401 - they add their commands
+from maotune.cli import data, experiments, inference, report, review, train  # noqa: F401 - they add their commands
 from maotune.cli.common import app, err, out, print_json, show_notes
 
 

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from maotune.cli.assessment import show_assessment
 from maotune.cli.common import Activation, AsJson, ClipName, Root, Yes, app, err, name_clip, out, print_json, progress
 from maotune.cli.results import show_results
 from maotune.printable import printable
@@ -85,20 +86,29 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The folder of a run, or its prompts.safetensors.")],
     data: Annotated[str | None, typer.Option(help="A data set to score on; default: the run's own result.")] = None,
     prompts: PromptsOf = "auto",
-    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="test, val, train or all; auto: test where there is such a split, else all.")
+    ] = "auto",
     classes: Annotated[Path | None, typer.Option(help="A text file of class names (own data).")] = None,
     root: Root = None,
     clip: ClipOf = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--out", help="A folder for predictions, classes, confusion and calibration as CSV, and figures."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score tuned prompts, on the data set of the run or on another one, over all of its classes."""
+    """Score tuned prompts, on the data set of the run or on another one, over all of its classes.
+
+    Without --data, --prompts, --split and --out, the scores that the run has recorded are shown.
+    """
     from maotune.recipe import RecipeError
 
     run = runs[0]
     if len(runs) > 1:
         raise RecipeError(f"several runs were given, {', '.join(map(str, runs))}: name one of them")
     loaded = _load(run, clip)
-    if data is None and prompts == "auto" and split == "test":
+    if data is None and prompts == "auto" and split == "auto" and to is None:
         show_results([loaded.result], as_json, [run])
         return
     source = data or loaded.recipe.data.source
@@ -106,43 +116,72 @@ def evaluate(
         raise ValueError(f"the run was tuned on {source}; a run does not decide what is fetched: name it by --data")
     with progress() as listen:
         scored = loaded.score(source, root=root, classes=classes, prompts=prompts, split=split, callback=listen)
-    scores = {"accuracy": scored.accuracy, "mean_per_class": scored.mean_per_class}
-    if as_json:
-        print_json({"run": str(run), "data": source, "split": split, "prompts": prompts, **scores})
-    else:
-        accuracies = f"{scored.accuracy:.2f} % (mean over the classes: {scored.mean_per_class:.2f} %)"
-        out.print(f"{source}, {split}: {accuracies} with prompts {prompts}", markup=False, soft_wrap=True)
+    if to is not None:
+        from maotune.cli.assessment import write_assessment
+
+        write_assessment(scored, to)
+    show_assessment(scored, run, source, as_json)
 
 
 @app.command()
 def predict(
     run: RunPath,
-    images: Annotated[list[Path], typer.Argument(help="Image files or folders of them.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, folders of them, or tables with a column path.")],
     classes: Annotated[str | None, typer.Option(help="Other class names: a text file, or a,b,c.")] = None,
     prompts: PromptsOf = "auto",
     top_k: Annotated[int, typer.Option(min=1, help="Classes per image.")] = 1,
+    precision: Annotated[
+        float | None,
+        typer.Option(help="Answer `unknown` below the confidence at which this share of the answers is right: 0.95."),
+    ] = None,
+    reject: Annotated[
+        bool, typer.Option("--reject", help="Answer `unknown` for images that resemble none of the classes.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option("--out", help="Write a .csv, .jsonl or .parquet file.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     clip: ClipOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images with tuned prompts, among the classes tuned on or any others."""
+    if to is not None:
+        from maotune.runs.answers import check_output
+
+        check_output(to)
     loaded = _load(run, clip)
     with progress() as listen:
-        predictions = loaded.predict(images, classes, top_k=top_k, prompts=prompts, strict=strict, callback=listen)
+        predictions = loaded.predict(
+            images,
+            classes,
+            top_k=top_k,
+            prompts=prompts,
+            precision=precision,
+            reject=reject,
+            strict=strict,
+            callback=listen,
+        )
+    if to is not None:
+        predictions.write(to)
     if as_json:
         print_json(
             {
                 "prompts": predictions.prompts,
                 "images": [
-                    {"image": name, "classes": [{"class": c, "probability": p} for c, p in best]}
-                    for name, best in predictions
+                    {"image": name, "label": label, "classes": [{"class": c, "probability": p} for c, p in best]}
+                    for (name, best), label in zip(predictions, predictions.labels, strict=True)
                 ],
+                "left_to_a_person": predictions.note or None,
                 "skipped": [{"image": image.name, "reason": image.reason} for image in predictions.skipped],
             }
         )
         return
-    for name, best in predictions:  # not by rich, which turns tabs into spaces
-        typer.echo("\t".join([printable(name), *(f"{printable(of)} {probability:.3f}" for of, probability in best)]))
+    for (name, best), answered in zip(predictions if to is None else (), predictions.answered.tolist(), strict=False):
+        cells = [printable(name), *(() if answered else ("unknown",))]
+        cells += (f"{printable(of)} {probability:.3f}" for of, probability in best)
+        typer.echo("\t".join(cells))  # not by rich, which turns tabs into spaces
+    if to is not None:
+        err.print(f"{len(predictions)} images: {to}", markup=False, soft_wrap=True)
+    if predictions.note:
+        err.print(predictions.note, markup=False, soft_wrap=True)
     for image in predictions.skipped:
         err.print(f"skipped: {image.reason}", markup=False)
 

@@ -26,6 +26,7 @@ def show_results(
     from maotune.mao.methods import ZEROSHOT
     from maotune.report.frame import Scores
     from maotune.report.sentences import verdicts
+    from maotune.runs.pool_effect import pool_in_words
 
     scores = Scores((result, "") for result in results)
     rows = scores.rows()
@@ -57,6 +58,9 @@ def show_results(
                 markup=False,
                 highlight=False,
             )
+        if said := pool_in_words(result):
+            name = printable(f"{result.dataset}, {result.learner} {result.method}, seed {result.seed}")
+            out.print(f"{name}: {said}", markup=False, highlight=False)
     _show_means_over_classes(results)
     for sentence in verdicts(scores):
         out.print(sentence, markup=False, highlight=False)

@@ -37,6 +37,9 @@ def train(
     unlabelled: Annotated[
         Path | None, typer.Option(help="Pool of unlabelled images (own data): a folder, tar shards, or hub:PATH_OR_ID.")
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="More labels, image,label: what `review` and `suggest` write (own data).")
+    ] = None,
     classes: Annotated[Path | None, typer.Option(help="A text file of class names (own data).")] = None,
     root: Root = None,
     clip: ClipName = None,
@@ -61,6 +64,7 @@ def train(
         "data.source": data,
         "data.shots": shots,
         "data.unlabelled": unlabelled,
+        "data.labels": labels,
         "data.classes": classes,
         "data.root": root,
         "data.strict": strict or None,

@@ -25,7 +25,11 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
         return (inspect.getdoc(thing) or "").partition("\n")[0]
 
     return {
-        "learners": lambda: {name: first_line(learner) for name, learner in LEARNERS.items()},
+        "learners": lambda: {
+            **{name: first_line(learner) for name, learner in LEARNERS.items()},
+            "--dept": f"around any of them: {first_line(DePT)}",
+            "--method zeroshot": "zero-shot CLIP, which learns nothing; it is scored beside every learner anyway",
+        },
         "methods": lambda: {name: method.summary for name, method in METHODS.items()},
         "suites": lambda: {name: ", ".join(sets) for name, sets in SUITES.items()},
         "protocols": lambda: {name: protocol.summary for name, protocol in PROTOCOLS.items()},

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from maotune.contract import AbstractLearner
 from maotune.data.sets.catalog import names
-from maotune.data.sets.hub import PREFIX
 from maotune.data.sets.icons import SHIPPED
 from maotune.files import CHECKSUM
 from maotune.learners import LEARNERS
@@ -80,6 +79,9 @@ class DataSettings(Settings):
     """Write names of folders and labels as words for the model: ``009.LadyBeetle`` as ``Lady Beetle``."""
     unlabelled: Path | None = None
     """The pool of unlabelled images for MAO's new stage (protocol ``adapt``): a folder, tar shards, or ``hub:...``."""
+    labels: Path | None = None
+    """A table ``image,label`` of more labelled images, as ``maotune review`` and ``suggest`` make it: those of the pool
+    leave it; training images get the label of the table."""
     targets: tuple[str, ...] | None = None
     """Data sets that cross-dataset scores beside the source; default: the other sets of its suite, and its shifts."""
     split: Split = "test"
@@ -106,9 +108,9 @@ class DataSettings(Settings):
     @property
     def own_paths(self) -> list[str | Path]:
         """The folders and files that hold the images."""
-        return [path for path in (self.source, self.root, self.unlabelled, *(self.targets or ())) if path]
+        return [path for path in (self.source, self.root, self.unlabelled, self.labels, *(self.targets or ())) if path]
 
-    @field_validator("source", "root", "classes", "unlabelled", mode="before")
+    @field_validator("source", "root", "classes", "unlabelled", "labels", mode="before")
     @classmethod
     def _not_empty(cls, value: Any) -> Any:
         if isinstance(value, str) and not value.strip():  # as a path it would be the working directory
@@ -175,9 +177,7 @@ class Recipe(Settings):
     @property
     def icon_model_by_default(self) -> bool:
         """Whether images that are no icons would be classified by IconCLIP although nobody has named it."""
-        source = self.data.source
-        given = source in names() or source.startswith(PREFIX) or Path(source).expanduser().exists()
-        return given and source not in SHIPPED and "source" not in self.clip.model_fields_set
+        return self.data.source not in SHIPPED and "source" not in self.clip.model_fields_set
 
     def shareable(self) -> "Recipe":
         """Return the recipe without folders of this machine: of own files, folders and models only the names stay.

@@ -18,6 +18,7 @@ from maotune.printable import without_folders
 from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import OWN_TEXT, ClipSettings, Recipe, RecipeError, arguments, learner_settings
 from maotune.recipe.suites import targets_of
+from maotune.runs.corrections import with_labels
 from maotune.runs.readable import Drawn, draw_readable, read_all, without
 
 
@@ -101,8 +102,8 @@ def load_readable(recipe: Recipe, split: str) -> Dataset:
     return replace(dataset, **kept)
 
 
-def build_splits(recipe: Recipe) -> Drawn:
-    """Draw the readable images of a run (``draw_readable``).
+def build_splits(recipe: Recipe, own: Dataset | None = None) -> Drawn:
+    """Draw the readable images of a run (``draw_readable``); ``own``: the data set, where it is in memory.
 
     Raises:
         ValueError: no such data, or it does not fit the protocol.
@@ -113,7 +114,7 @@ def build_splits(recipe: Recipe) -> Drawn:
         return recipe.protocol_in_use.draw(datasets, recipe.draw_settings)
 
     whole_train = recipe.mao.pool == "train"
-    return draw_readable(draw, load_datasets(recipe), strict=recipe.data.strict, whole_train=whole_train)
+    return draw_readable(draw, load_datasets(recipe, own), strict=recipe.data.strict, whole_train=whole_train)
 
 
 def redraw_splits(recipe: Recipe, skipped: Collection[str]) -> Splits:
@@ -138,18 +139,20 @@ def redraw_splits(recipe: Recipe, skipped: Collection[str]) -> Splits:
     return recipe.protocol_in_use.draw(datasets, recipe.draw_settings)
 
 
-def load_datasets(recipe: Recipe) -> list[Dataset]:
-    """Load the data set of a recipe, then the targets, where its protocol takes any."""
+def load_datasets(recipe: Recipe, own: Dataset | None = None) -> list[Dataset]:
+    """Load the data set of a recipe, or take ``own``; then the targets, where its protocol takes any."""
     data, protocol = recipe.data, recipe.protocol_in_use
     if data.unlabelled is not None and not protocol.takes_unlabelled:
         raise RecipeError(
             f"data.unlabelled (--unlabelled) goes with the protocol adapt; {protocol.name} draws the unlabelled images "
             "that it needs itself: leave it out, or set protocol=adapt"
         )
-    source = load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
+    source = own or load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
     if data.unlabelled is not None:
         pool = load_unlabelled(data.unlabelled)
         images, skipped = (*source.unlabelled, *pool.unlabelled), (*source.skipped, *pool.skipped)
         source = replace(source, unlabelled=images, skipped=skipped)
+    if data.labels is not None:
+        source = with_labels(source, data.labels)
     targets = targets_of(recipe) if protocol.takes_targets else ()
     return [source, *(load_dataset(target, data.root, as_words=data.as_words) for target in targets)]

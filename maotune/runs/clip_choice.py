@@ -3,8 +3,11 @@
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 from maotune.clip.load import PHOTO_CLIP, PHOTO_CLIP_SIZE, find_photo_clip
+from maotune.data.sets.catalog import names
+from maotune.data.sets.hub import PREFIX
 from maotune.learners.zeroshot import ZeroShot
 from maotune.protocols.protocol import Splits, Test
 from maotune.recipe.schema import Recipe, RecipeError
@@ -22,22 +25,29 @@ LITTLE = 0.1
 """Accuracy above chance, as a share of what there is above it, below which a model knows nothing of a domain."""
 
 
-def choose_clip(recipe: Recipe, accept_icons: Callable[[str], bool] = lambda warning: False) -> str | None:
-    """Return the CLIP for the images of a recipe that names none; None where it names one, or the images are icons.
+def choose_clip(
+    recipe: Recipe, accept_icons: Callable[[str], bool] = lambda warning: False, *, in_memory: bool = False
+) -> str | None:
+    """Return the CLIP for the images of a recipe that names none.
+
+    None where it names one, where the images are icons, or where there are none, which is an error of its own.
 
     Args:
         recipe: as it was asked for.
         accept_icons: called with a warning; says whether IconCLIP is to be used all the same.
+        in_memory: whether the images are, and not where the recipe says.
 
     Raises:
         RecipeError: no CLIP of photographs is in the local cache, and IconCLIP is not accepted.
     """
-    if not recipe.icon_model_by_default:
+    source = recipe.data.source
+    there = in_memory or source in names() or source.startswith(PREFIX) or Path(source).expanduser().exists()
+    if not (there and recipe.icon_model_by_default):
         return None
     if found := find_photo_clip():
-        log.info("%s from the local cache sees the images of %s (--clip names another)", found, recipe.data.source)
+        log.info("%s from the local cache sees the images of %s (--clip names another)", found, source)
         return found
-    warning = ICONS_ONLY.format(source=recipe.data.source)
+    warning = ICONS_ONLY.format(source=source)
     if not accept_icons(warning):
         raise RecipeError(warning)
     return "iconclip"

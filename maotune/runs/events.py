@@ -1,6 +1,6 @@
 """Events that a run reports to its callback."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from maotune.contract import Stage
@@ -59,7 +59,8 @@ class RunPlan:
     shots: int
     """Labelled images."""
     unlabelled: int
-    tests: int
+    tests: Mapping[str, int]
+    """Images to score, by test."""
     views: int
     """Features per image in the bank; 0 where the image tower is tuned."""
     candidates: float | None
@@ -82,7 +83,9 @@ class RunPlan:
             + (f", {self.candidates:.1f} a batch on average" if self.candidates and stage.batch_candidates else "")
             for stage in self.stages
         )
-        images = f"{self.shots} labelled, {self.unlabelled} unlabelled, {self.tests} test images"
+        validation = self.tests.get("val", 0)
+        scored = [f"{validation} validation"] * bool(validation) + [f"{sum(self.tests.values()) - validation} test"]
+        images = f"{self.shots} labelled, {self.unlabelled} unlabelled, {', '.join(scored)} images"
         views = f"{self.views} views of each from the bank" if self.views else "the image tower in each step"
         return (
             f"plan: {stages} (epochs x updates, {self.updates:,} in all); {self.parameters:,} parameters\n"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.clip import FrozenCLIP
@@ -17,7 +18,7 @@ from maotune.data.sets.dataset import Sample
 from maotune.protocols.protocol import Test
 from maotune.recipe.schema import Recipe
 from maotune.runs.events import Callback, Progress
-from maotune.train.evaluate import Evaluation, evaluate
+from maotune.train.evaluate import Evaluation, evaluate, score_images
 
 
 @dataclass
@@ -67,6 +68,19 @@ class Pipeline:
         sampler = SequentialSampler(len(samples), 64 if learner.tunes_image_tower else 256)
         labels = torch.tensor([sample.label for sample in samples])
         return self.make_batches(samples, labels, sampler, training=False)(learner)
+
+    def logits(self, learner: AbstractLearner, samples: Sequence[Sample]) -> Tensor:
+        """Return the scores (N, C) of each image for the bound classes; labels are ignored."""
+        batches = self.test_batches(learner, [Sample(sample.image, 0) for sample in samples])
+        progress = self._progress("scoring")
+        return score_images(learner, batches, lambda done: progress(done, len(samples)))
+
+    def embed(self, learner: AbstractLearner, samples: Sequence[Sample]) -> Tensor:
+        """Return the image features (N, d) of each image, of length 1."""
+        batches = self.test_batches(learner, [Sample(sample.image, 0) for sample in samples])
+        with torch.no_grad():
+            features = [learner.image_features(batch.to(self.clip.device)) for batch in batches.epoch(0)]
+        return F.normalize(torch.cat(features).float(), dim=1).cpu()
 
     def score(
         self, learner: AbstractLearner, test: Test, rivals: Mapping[str, Sequence[str]] = MappingProxyType({})

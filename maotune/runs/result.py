@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from maotune.contract import Predictors
 from maotune.files import DamagedFile, read_json, write_json
+from maotune.runs.calibration import Calibration
 from maotune.runs.record import read_record
 from maotune.train.session import CheckpointError
 
@@ -79,6 +80,9 @@ class Result:
     without a new stage, and older versions: none."""
     predictors: Predictors | None = None
     """Whose prompts predict which classes, also in lists that were not scored. Older versions: none."""
+
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+    """Prompts -> what held-out labelled images say of their probabilities: runs on own images. Older versions: none."""
 
     def prompts_for(self, classes: Collection[str], base_classes: Collection[str]) -> str:
         """Return whose prompts predict among ``classes``.

@@ -12,6 +12,7 @@ import torch
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner, Predictors, Stage
 from maotune.data.sets.catalog import names
+from maotune.data.sets.dataset import Dataset, Sample
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages, predictors_of
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
@@ -22,6 +23,7 @@ from maotune.protocols.protocol import Splits
 from maotune.recipe.paper import Departures, departures, in_words
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
+from maotune.runs.calibration import Calibration
 from maotune.runs.clip_choice import warn_of_domain
 from maotune.runs.estimate import CostMeter, uses_pool
 from maotune.runs.events import Callback, RunPlan
@@ -68,17 +70,20 @@ def tune_recipe(
     clip: FrozenCLIP | None = None,
     callback: Callback | None = None,
     estimates: bool = True,
+    own: Dataset | None = None,
 ) -> Run:
     """``maotune.tune`` for a recipe that has been read already.
 
-    ``locked``: the caller holds the lock of the folder; ``estimates``: as in ``tune_and_score``.
+    ``locked``: the caller holds the lock of the folder; ``estimates``, ``own``: as in ``tune_and_score``.
     """
     path = Path(folder) if folder is not None else None
     with hold(path) if path is not None and not locked else nullcontext():
         if path is not None:
             keep_recipe(path, recipe)
         clip = clip or build_clip(recipe.clip)
-        outcome = tune_and_score(recipe, path, clip=clip, resume=resume, callback=callback, estimates=estimates)
+        outcome = tune_and_score(
+            recipe, path, clip=clip, resume=resume, callback=callback, estimates=estimates, own=own
+        )
         run = Run(outcome.recipe, clip, outcome.prompts, outcome.result)
         if path is not None:
             run.save(path / PROMPTS)
@@ -95,6 +100,7 @@ def tune_and_score(
     resume: bool = False,
     callback: Callback | None = None,
     estimates: bool = True,
+    own: Dataset | None = None,
 ) -> Outcome:
     """Tune as ``recipe`` says and score.
 
@@ -105,6 +111,7 @@ def tune_and_score(
         resume: continue from what is in the folder.
         callback: called with the plan, stages, steps and progress.
         estimates: estimate the cost of the run before it begins, and report the plan.
+        own: the data set, where it is in memory.
 
     Raises:
         ValueError: data, recipe and folder do not fit together; the message says how.
@@ -112,7 +119,7 @@ def tune_and_score(
     """
     start = time.monotonic()
     pipeline = Pipeline(clip, recipe, callback or (lambda event: None))
-    drawn = build_splits(recipe)
+    drawn = build_splits(recipe, own)
     splits = drawn.splits
     skipped = [without_folders(item.name, recipe.data.own_paths) for item in drawn.skipped]
     data = record_data(splits, skipped, recipe.mao.pool == "train")
@@ -156,6 +163,9 @@ def tune_and_score(
             on_event=pipeline.callback,
         )
     evaluations = _score(recipe, pipeline, splits, learner, stages, history)
+    calibration = {}
+    if recipe.data.source not in names():
+        calibration = _calibrate(recipe, pipeline, splits, learner, stages, history)
     labels = None
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
@@ -173,6 +183,7 @@ def tune_and_score(
         predictors_of(recipe.method, task, recipe.mao),
         labels,
         alone,
+        calibration,
         learner if stages else None,
         start,
     )
@@ -228,7 +239,7 @@ def _run_plan(
         stages=stages,
         shots=len(splits.shots),
         unlabelled=len(splits.unlabelled.samples) if splits.unlabelled and uses_pool(stages) else 0,
-        tests=sum(len(test.samples) for test in splits.tests.values()),
+        tests={name: len(test.samples) for name, test in splits.tests.items()},
         views=pipeline.views if uses_bank else 0,
         candidates=candidates,
         parameters=_parameters(learner),
@@ -273,6 +284,36 @@ def _score(
     return evaluations
 
 
+def _calibrate(
+    recipe: Recipe,
+    pipeline: Pipeline,
+    splits: Splits,
+    learner: AbstractLearner,
+    stages: Sequence[Stage],
+    history: History,
+) -> dict[str, Calibration]:
+    """Learn from the held-out images of one's own how far the probabilities of all prompts can be trusted."""
+    classes, samples = _held_out(splits)
+    if not samples:
+        return {}
+    labels = torch.tensor([sample.label for sample in samples])
+    zeroshot = ZeroShot(pipeline.clip, classes, templates=templates_of(recipe, splits.templates))
+    calibration = {}
+    for stage, record in zip(stages, history.stages, strict=True):
+        restore_prompts(learner, record.prompts or {}, stage.classes)
+        learner.bind(classes)
+        calibration[record.name] = Calibration.of(pipeline.logits(learner, samples), labels)
+    return {**calibration, ZEROSHOT: Calibration.of(pipeline.logits(zeroshot, samples), labels)}
+
+
+def _held_out(splits: Splits) -> tuple[tuple[str, ...], list[Sample]]:
+    """Return the labelled images that are scored, and their classes, where all tests choose among the same."""
+    tests = [*splits.tests.values()]
+    if not tests or any(test.classes != tests[0].classes for test in tests):
+        return (), []
+    return tests[0].classes, [sample for test in tests for sample in test.samples]
+
+
 def _result(
     recipe: Recipe,
     departing: Departures,
@@ -284,6 +325,7 @@ def _result(
     predictors: Predictors,
     labels: PseudoLabels | None,
     alone: Evaluations,
+    calibration: dict[str, Calibration],
     learner: AbstractLearner | None,
     start: float,
 ) -> Result:
@@ -335,6 +377,7 @@ def _result(
             for item in drawn.skipped
         ],
         remarks=[without_folders(remark, own) for remark in drawn.remarks],
+        calibration=calibration,
         templates=list(templates_of(recipe, splits.templates)),
         parameters=_parameters(learner) if learner else 0,
         peak_memory=history.peak_memory,

@@ -1,52 +1,37 @@
 """A finished run: its tuned prompts at work, and the file that holds all there is to deploy."""
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
 
 from maotune.clip import FrozenCLIP
 from maotune.contract import AbstractLearner
 from maotune.data.images.scan import scan_images
 from maotune.data.sets.catalog import load_dataset, names
-from maotune.data.sets.dataset import Sample, Skipped, UnreadableImage, list_skipped
+from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage, list_skipped
 from maotune.data.sets.hub import PREFIX
+from maotune.data.sets.labels import DRAWN
+from maotune.data.sets.tables import read_frame
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
-from maotune.protocols.protocol import Test
 from maotune.recipe.schema import Recipe, choose
+from maotune.runs.answers import Assessment, Predictions
 from maotune.runs.build import build_clip, build_learner
+from maotune.runs.calibration import Calibration, Rejection, resemblance_of
 from maotune.runs.events import Callback, Progress
 from maotune.runs.folder import recorded_recipe
 from maotune.runs.given import ClassNames, Images, class_names_of, is_there, samples_of
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
 from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
-from maotune.train.evaluate import Evaluation, Prediction, predict
 from maotune.train.session import CheckpointError, restore_prompts, save_prompts
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predicted classes of images."""
-
-    images: Prediction
-    skipped: tuple[Skipped, ...]
-    """What was left out of folders, and images that could not be read."""
-    prompts: str
-    """The stage whose prompts were used, or ``zeroshot``."""
-
-    def __len__(self) -> int:
-        return len(self.images.names)
-
-    def __iter__(self) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-        """Yield ``(name of the image, [(class, probability), ...])``, most probable class first."""
-        images = self.images
-        for name, indices, probabilities in zip(images.names, images.indices, images.probabilities, strict=True):
-            pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
-            yield name, [(images.classes[index], probability) for index, probability in pairs]
 
 
 class Run:
@@ -99,90 +84,175 @@ class Run:
         *,
         top_k: int = 1,
         prompts: str = "auto",
+        precision: float | None = None,
+        reject: bool = False,
         strict: bool = False,
+        bank: bool = False,
         callback: Callback = lambda event: None,
     ) -> Predictions:
-        """Classify images: files, folders, or pictures in memory.
+        """Classify images: files, folders, tables, or pictures in memory.
 
         The class names are encoded once per call: give many images at a time.
 
         Args:
-            images: paths of files, folders, patterns and tar shards, Pillow images, NumPy arrays (H, W, 3) of uint8,
-                bytes of image files, or a mixture of them.
+            images: paths of files, folders, patterns, tar shards and tables with a column ``path``, data frames with
+                one, Pillow images, NumPy arrays (H, W, 3) of uint8, tensors (3, H, W), open image files or their
+                bytes, or a mixture of them.
             classes: as in ``learner``.
             top_k: classes per image.
             prompts: as in ``learner``.
+            precision: answer "unknown" below the confidence above which this share of the answers for held-out images
+                was right.
+            reject: answer "unknown" for images that resemble the classes less than 95 % of the held-out images do.
             strict: stop at an unreadable image, instead of skipping and listing it.
+            bank: take image features from the feature bank on disk, and keep them there.
             callback: called with progress.
 
         Raises:
-            ValueError: no image can be read, or ``classes`` and ``prompts`` do not fit.
+            ValueError: no image can be read, or ``classes``, ``prompts`` and ``precision`` do not fit.
             UnreadableImage: an image cannot be read, if ``strict``.
         """
-        classes = class_names_of(classes) if classes is not None else self.known_classes
-        name = self._prompts_for(classes) if prompts == "auto" else prompts
-        learner = self.learner(classes, name)
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}: give the number of classes per image, 1 or more")
+        name, learner = self._predictor(classes, prompts)
+        rejection = None
+        if precision is not None or reject:
+            rejection = Rejection.of(self._calibration_for(name, learner.classes), precision, reject)
         samples, left_out = samples_of(images)
         if strict and left_out:
             raise UnreadableImage(f"left out, and strict is set: {list_skipped(left_out)}", left_out[0].kind)
         readable = scan_images(samples, strict, lambda done, total: callback(Progress("reading", done, total)))
         if not readable.kept:
             raise ValueError(f"no image to classify. {readable.summary()}")
+        pipeline = Pipeline(self.clip, self.recipe, callback, keep=bank)  # most are seen once
         skipped = (*left_out, *readable.skipped)
-        pipeline = Pipeline(self.clip, self.recipe, callback, keep=False)  # seen once: not for the bank on disk
-        batches = pipeline.test_batches(learner, [Sample(sample.image, 0) for sample in readable.kept])
-        return Predictions(predict(learner, batches, top_k), skipped, name)
+        return self._predictions(pipeline, learner, name, readable.kept, skipped, top_k, rejection)
+
+    def predict_proba(self, images: Images, classes: ClassNames | None = None, *, prompts: str = "auto") -> np.ndarray:
+        """Return the probabilities (N, C) of the classes for each image, all of which must be readable.
+
+        Columns are in the order of ``classes``, by default ``known_classes``.
+        """
+        return self.predict(images, classes, prompts=prompts, strict=True).probabilities.numpy()
+
+    def embed(self, images: Images, *, prompts: str = "auto", bank: bool = False) -> np.ndarray:
+        """Return the image features (N, d), of length 1, of images, all of which must be readable.
+
+        They are those of the frozen CLIP, except where the prompts change the image tower.
+        """
+        _, learner = self._predictor(None, prompts)
+        readable = scan_images(samples_of(images)[0], strict=True)
+        pipeline = Pipeline(self.clip, self.recipe, keep=bank)
+        return pipeline.embed(learner, readable.kept).numpy()
 
     def evaluate(
         self,
-        source: str | Path,
+        source: str | Path | pd.DataFrame,
         *,
         root: str | Path | None = None,
         classes: str | Path | None = None,
         prompts: str = "auto",
-        split: str = "test",
+        split: str = "auto",
         callback: Callback = lambda event: None,
     ) -> float:
-        """Return the accuracy in percent on a split of a labelled data set; see ``score``."""
+        """Return the accuracy in percent on a labelled data set; arguments as in ``score``."""
         return self.score(source, root=root, classes=classes, prompts=prompts, split=split, callback=callback).accuracy
 
     def score(
         self,
-        source: str | Path,
+        source: str | Path | pd.DataFrame,
         *,
         root: str | Path | None = None,
         classes: str | Path | None = None,
         prompts: str = "auto",
-        split: str = "test",
+        split: str = "auto",
         callback: Callback = lambda event: None,
-    ) -> Evaluation:
-        """Classify a split of a labelled data set, over all classes and readable images.
+    ) -> Assessment:
+        """Score a labelled data set, over all classes and readable images.
 
-        The result has the accuracy over images, ``mean_per_class``, ``per_class`` and ``confusion``.
+        The result has the accuracy over images, ``mean_per_class``, ``per_class``, ``confusion``, ``ece`` and more.
 
         Args:
             source: a data set, as in ``tune``.
             root: the folder of the data; default: where the run's own data set was, if it is that one.
             classes: its class names file; default: the run's own, if it is that data set.
             prompts: as in ``learner``.
-            split: test, val or train.
+            split: test, val, train, or all; auto: test where there is such a split, else all. The run's own folder
+                has the splits that were drawn for it.
             callback: called with progress.
 
         Raises:
             ValueError: no such data set, or no image in that split.
         """
+        choose("split", split, ("auto", "all", "test", "val", "train"))
         data = self.recipe.data
-        if str(source) == data.source or Path(source).resolve() == Path(data.source).resolve():
+        is_frame = isinstance(source, pd.DataFrame)
+        fractions = (1.0, 0.0)
+        if not is_frame and (str(source) == data.source or Path(source).resolve() == Path(data.source).resolve()):
             self._check_there(source, root or data.root, data.classes if classes is None else None)
             root, classes = root or data.root, classes or data.classes
-        dataset = load_dataset(
-            source, Path(root) if root else None, Path(classes) if classes else None, as_words=data.as_words
-        )
-        readable = scan_images(getattr(dataset, choose("split", split, ("train", "val", "test"))))
+            fractions = DRAWN
+        where = Path(root) if root else None, Path(classes) if classes else None, fractions
+        load: Any = read_frame if is_frame else load_dataset
+        dataset: Dataset = load(source, *where, as_words=data.as_words)
+        if split == "auto":
+            split = "test" if dataset.test else "all"
+        parts = ("train", "val", "test") if split == "all" else (split,)
+        readable = scan_images([sample for part in parts for sample in getattr(dataset, part)])
         if not readable.kept:
-            raise ValueError(f"{dataset.name} has no readable image in its {split} split")
+            raise ValueError(f"{dataset.name} has no readable image in {split}; it has {dataset.summary()}")
+        name, learner = self._predictor(dataset.classes, prompts)
         pipeline = Pipeline(self.clip, self.recipe, callback)
-        return pipeline.score(self.learner(dataset.classes, prompts), Test(dataset.classes, readable.kept))
+        predictions = self._predictions(pipeline, learner, name, readable.kept, readable.skipped)
+        labels = torch.tensor([sample.label for sample in readable.kept])
+        return Assessment(dataset.name, split, predictions, labels)
+
+    def _predictor(self, classes: ClassNames | None, prompts: str) -> tuple[str, AbstractLearner]:
+        """Return whose prompts predict among ``classes``, and the learner with them."""
+        names = class_names_of(classes) if classes is not None else self.known_classes
+        name = self._prompts_for(names) if prompts == "auto" else prompts
+        return name, self.learner(names, name)
+
+    def _predictions(
+        self,
+        pipeline: Pipeline,
+        learner: AbstractLearner,
+        name: str,
+        samples: Sequence[Sample],
+        skipped: Sequence[Skipped],
+        top_k: int = 1,
+        rejection: Rejection | None = None,
+    ) -> Predictions:
+        logits = pipeline.logits(learner, samples)
+        calibration = self.result.calibration.get(name)
+        probabilities = (logits / (calibration.temperature if calibration else 1.0)).softmax(dim=1)
+        answered, note = torch.ones(len(samples), dtype=torch.bool), ""
+        if rejection is not None:
+            answered = rejection.answered(logits, probabilities)
+            note = rejection.say(answered)
+        images = tuple(sample.image.name for sample in samples)
+        return Predictions(
+            learner.classes, images, probabilities, top_k, tuple(skipped), name, answered, resemblance_of(logits), note
+        )
+
+    def _calibration_for(self, name: str, classes: Sequence[str]) -> Calibration:
+        """Return what held-out images say of the prompts ``name``.
+
+        Raises:
+            ValueError: they were not asked, or for other classes.
+        """
+        calibration = self.result.calibration.get(name)
+        if calibration is None:
+            raise ValueError(
+                "this run has learned no threshold, as it has no held-out labelled images of its own classes: tune on "
+                "your own images (protocol adapt) with validation or test images"
+            )
+        if {*classes} != {*self.known_classes}:
+            raise ValueError(
+                "a threshold holds for the classes that it was learned with: leave out classes (--classes), or "
+                "precision and reject"
+            )
+        return calibration
 
     def save(self, path: str | Path) -> Path:
         """Write all there is to deploy to one small file, which ``maotune.load`` reads."""

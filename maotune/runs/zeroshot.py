@@ -1,9 +1,13 @@
 """Zero-shot CLIP on a data set: all of its classes, and its base and new halves, each among itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from maotune.clip import FrozenCLIP
 from maotune.data.draw import base_new
+from maotune.data.sets.dataset import Dataset, Sample
 from maotune.learners.zeroshot import ZeroShot
 from maotune.protocols.protocol import Test
 from maotune.recipe.schema import Recipe
@@ -30,6 +34,20 @@ class ZeroShotScores:
     def h(self) -> float:
         """Harmonic mean of base and new."""
         return harmonic_mean(self.base, self.new)
+
+
+def embed_zeroshot(
+    recipe: Recipe,
+    clip: FrozenCLIP,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    callback: Callback = lambda event: None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the features (N, d) of images, and the probabilities (N, C) of ``classes``, if there are any."""
+    pipeline = Pipeline(clip, recipe, callback)
+    learner = ZeroShot(clip, classes or ("image",), templates=templates_of(recipe, Dataset("", ()).templates))
+    features = pipeline.embed(learner, samples).numpy()
+    return features, pipeline.logits(learner, samples).softmax(dim=1).numpy() if classes else None
 
 
 def score_zeroshot(

@@ -1,4 +1,4 @@
-"""Score learners: accuracy on labelled images, predictions for unlabelled ones."""
+"""Score learners: accuracy on labelled images, scores of any images."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,19 +57,6 @@ class Evaluation:
         return torch.bincount(self.labels * count + self.predictions, minlength=count * count).view(count, count)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The k most probable classes of N images, most probable first."""
-
-    classes: tuple[str, ...]
-    names: tuple[str, ...]
-    """Names of the N images."""
-    indices: Tensor
-    """(N, k) int64 into ``classes``."""
-    probabilities: Tensor
-    """(N, k) float32: softmax over all classes."""
-
-
 def evaluate(
     learner: AbstractLearner,
     batches: Batches,
@@ -105,24 +92,16 @@ def evaluate(
     return Evaluation(classes, torch.cat(labels), torch.cat(predictions), torch.cat(highest), elsewhere)
 
 
-def predict(
-    learner: AbstractLearner, batches: Batches, top_k: int = 1, on_batch: Callable[[int], None] = lambda images: None
-) -> Prediction:
-    """Return the ``top_k`` most probable bound classes (or all, if fewer) of each image; labels are ignored.
+def score_images(
+    learner: AbstractLearner, batches: Batches, on_batch: Callable[[int], None] = lambda images: None
+) -> Tensor:
+    """Return the scores (N, C) float32 of the images of the first epoch for the bound classes; labels are ignored.
 
     Raises:
-        ValueError: no image, or ``top_k`` below 1.
+        ValueError: no image.
         ArithmeticError: scores that are not finite; the message names the images.
     """
-    if top_k < 1:
-        raise ValueError(f"top_k is {top_k}: give the number of classes per image, 1 or more")
-    names: list[str] = []
-    tops = []
-    for batch, _, logits in _scores(learner, batches, on_batch):
-        tops.append(logits.softmax(dim=1).topk(min(top_k, len(learner.classes)), dim=1))
-        names += batch.names
-    indices = torch.cat([top.indices.cpu() for top in tops])
-    return Prediction(learner.classes, tuple(names), indices, torch.cat([top.values.cpu() for top in tops]))
+    return torch.cat([logits.float().cpu() for _, _, logits in _scores(learner, batches, on_batch)])
 
 
 def harmonic_mean(base: float, new: float) -> float:

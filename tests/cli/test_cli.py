@@ -169,6 +169,59 @@ def test_own_images_are_adapted_to(maotune: Maotune, photos: Path) -> None:
     strict = maotune("train", *own, "--strict", cwd=photos)
     assert strict.code == 1
     assert "broken.jpg" in strict.err
+    check_scores_of_folders(maotune, photos, run["folder"])
+    check_answers(maotune, photos, run["folder"])
+
+
+def check_scores_of_folders(maotune: Maotune, photos: Path, run: str) -> None:
+    """All images of a folder without splits are scored; of the run's own, those that were held out for it."""
+    other = photos / "more"
+    if not other.exists():
+        shutil.copytree(photos / "photos", other)
+        (other / "leaf").rename(other / "green leaf")
+    scored = maotune("evaluate", run, "--data", "more", "--out", "scored", "--json", cwd=photos)
+    assert scored.code == 0, scored.err
+    document = scored.json
+    assert (document["split"], document["images"]) == ("all", 21)
+    assert [Path(image["image"]).name for image in document["skipped"]] == ["broken.jpg"]
+    assert {row["class"]: row["images"] for row in document["classes"]} == {"tomato": 7, "green leaf": 7, "sky": 7}
+    assert sum(map(sum, document["confusion"])) == 21
+    assert 0 <= document["ece"] <= 100
+    written = {path.name for path in (photos / "scored").iterdir()}
+    assert {"predictions.csv", "classes.csv", "confusion.csv", "calibration.png"} <= written
+    assert len((photos / "scored" / "predictions.csv").read_text().splitlines()) == 22
+    told = maotune("evaluate", run, "--data", "more", cwd=photos).out
+    assert "more, all: " in told
+    assert "expected calibration error" in told
+    own = maotune("evaluate", run, "--data", "photos", "--json", cwd=photos).json
+    assert (own["split"], own["images"]) == ("test", 6)
+    assert maotune("evaluate", run, "--data", "photos", "--split", "all", "--json", cwd=photos).json["images"] == 21
+    none = maotune("evaluate", run, "--data", "more", "--split", "val", cwd=photos)
+    assert none.code == 1
+    assert "has no readable image in val; it has 3 classes" in none.err
+
+
+def check_answers(maotune: Maotune, photos: Path, run: str) -> None:
+    """Answers are written to files, and images are left to a person where nothing is known of such a precision."""
+    (photos / "list.csv").write_text("path\nheap/sky-7.png\nheap/leaf-8.png\n")
+    for ending in ("csv", "jsonl", "parquet"):
+        answer = maotune("predict", run, "list.csv", "heap/tomato-*.png", "--out", f"found.{ending}", cwd=photos)
+        assert answer.code == 0, answer.err
+        assert answer.out == ""
+        assert (photos / f"found.{ending}").stat().st_size > 0
+    assert len((photos / "found.jsonl").read_text().splitlines()) == 4
+    assert maotune("predict", run, "heap", "--out", "found.xls", cwd=photos).code == 1
+    careful = maotune("predict", run, "heap", "--precision", "0.999", "--json", cwd=photos).json
+    assert {image["label"] for image in careful["images"]} == {"unknown"}
+    assert "6 of 6 images (100%) are left to a person" in careful["left_to_a_person"]
+    shown = maotune("predict", run, "heap", "--precision", "0.999", cwd=photos)
+    assert all(line.split("\t")[1] == "unknown" for line in shown.out.splitlines())
+    assert maotune("predict", run, "heap", "--reject", cwd=photos).code == 0
+    other = maotune("predict", run, "heap", "--reject", "--classes", "a cat,a dog", cwd=photos)
+    assert other.code == 1
+    assert "a threshold holds for the classes that it was learned with" in other.err
+    for wrong in ("https://x.org/a.png", "http://x.org/"):
+        assert "is an address" in maotune("predict", run, wrong, cwd=photos).err
 
 
 def test_mao_without_unlabelled_images_says_what_to_give(maotune: Maotune, photos: Path) -> None:

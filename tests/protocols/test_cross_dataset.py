@@ -60,5 +60,5 @@ def test_prompts_of_all_classes_are_saved_loaded_and_asked(protocol: str, tmp_pa
         assert torch.equal(first, second)
     predictions = again.predict(photos / "test")
     assert predictions.prompts == "base"
-    assert set(predictions.images.classes) == set(COLOURS)
+    assert set(predictions.classes) == set(COLOURS)
     assert again.evaluate(other) >= 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maotune.contract import Batch
-from maotune.train.evaluate import evaluate, harmonic_mean, predict
+from maotune.train.evaluate import evaluate, harmonic_mean, score_images
 from tests.train.toy import CLASSES, OTHERS, WIDTH, Toy, ToyBatches, frozen
 
 
@@ -53,15 +53,11 @@ def test_accuracy_counts_images_not_classes(learner):
     assert result.confusion.shape == (5, 5)
 
 
-def test_predictions_are_ranked_probabilities(learner):
+def test_scores_of_images_need_no_labels(learner):
     batch = images_of(["dog", "ant"], [-1, -1], names=("1.png", "2.png"))
-    result = predict(learner, Fixed(batch), top_k=3)
-    assert result.names == ("1.png", "2.png")
-    assert [CLASSES[i] for i in result.indices[:, 0]] == ["dog", "ant"]
-    expected = learner.eval()(batch).logits.softmax(dim=1).sort(dim=1, descending=True)
-    torch.testing.assert_close(result.probabilities, expected.values[:, :3].detach())
-    assert torch.equal(result.indices, expected.indices[:, :3])
-    assert predict(learner, Fixed(batch), top_k=99).indices.shape == (2, 5)
+    scores = score_images(learner, Fixed(batch))
+    assert [CLASSES[i] for i in scores.argmax(dim=1)] == ["dog", "ant"]
+    torch.testing.assert_close(scores, learner.eval()(batch).logits.detach())
 
 
 class ByImage(Toy):
@@ -76,11 +72,9 @@ class ByImage(Toy):
 @pytest.mark.parametrize("kind", [Toy, ByImage])
 def test_texts_in_pieces_score_as_in_one(kind, monkeypatch):
     learner, batches = kind(), ToyBatches()
-    whole = predict(learner, batches, top_k=5)
+    whole = score_images(learner, batches)
     monkeypatch.setattr("maotune.train.evaluate.TEXTS_AT_ONCE", 8 if kind is ByImage else 2)
-    pieces = predict(learner, batches, top_k=5)
-    assert torch.equal(whole.indices, pieces.indices)
-    torch.testing.assert_close(whole.probabilities, pieces.probabilities)
+    torch.testing.assert_close(whole, score_images(learner, batches))
 
 
 def test_texts_are_encoded_once_and_without_dropout_or_gradients():
@@ -118,9 +112,7 @@ def test_what_cannot_be_scored_is_answered(learner):
         with pytest.raises(ValueError, match="no image"):
             evaluate(learner, empty)
         with pytest.raises(ValueError, match="no image"):
-            predict(learner, empty)
-    with pytest.raises(ValueError, match="top_k is 0"):
-        predict(learner, ToyBatches(), top_k=0)
+            score_images(learner, empty)
     bad = Batch(torch.tensor([0]), features=torch.full((1, WIDTH), float("inf")), names=("broken.png",))
     with pytest.raises(ArithmeticError, match=r"broken\.png"):
         evaluate(learner, Fixed(bad))

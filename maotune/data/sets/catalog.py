@@ -9,6 +9,7 @@ from maotune.data.sets import coop, hub, icons
 from maotune.data.sets.class_names import remarks_on_names
 from maotune.data.sets.dataset import Dataset, list_skipped
 from maotune.data.sets.folders import read_folder, read_unlabelled
+from maotune.data.sets.labels import DRAWN
 from maotune.data.sets.named import named_sets
 from maotune.data.sets.tables import SUFFIXES_OF_TABLES, read_split_json, read_table
 
@@ -41,7 +42,7 @@ def load_dataset(
     source: str | Path,
     root: Path | None = None,
     classes: Path | None = None,
-    fractions: tuple[float, float] = (0.5, 0.2),
+    fractions: tuple[float, float] = DRAWN,
     stream: random.Random | None = None,
     *,
     as_words: bool = True,

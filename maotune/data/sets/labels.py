@@ -26,6 +26,9 @@ _FILLERS = {
     *("pictures", "picture", "pics", "photos", "photo"),
 }
 
+DRAWN = (0.5, 0.2)
+"""Shares of train and val where a data set has no splits; the rest is test. They are CoOp's."""
+
 T = TypeVar("T", Path, int)
 L = TypeVar("L", str, int)
 
@@ -156,8 +159,6 @@ def split_by_shares(
 ) -> dict[str, list[tuple[T, str]]]:
     """Split each class. The split of an image depends on its name alone; each class gets a training image.
 
-    The default of the callers, half, a fifth and the rest, is CoOp's.
-
     Raises:
         ValueError: ``fractions`` (train, val) cannot be.
     """
@@ -177,7 +178,8 @@ def split_by_shares(
         val = train + round(len(drawn) * val_share)
         for split, part in (("train", drawn[:train]), ("val", drawn[train:val]), ("test", drawn[val:])):
             splits[split] += sorted(part)
-    log.info("no splits given: each class is split by file name")
+    if splits["val"] or splits["test"]:
+        log.info("no splits given: each class is split by file name")
     return splits
 
 

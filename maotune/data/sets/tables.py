@@ -7,13 +7,15 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from maotune.data.images.decode import ImageFile
 from maotune.data.sets.dataset import Dataset
-from maotune.data.sets.labels import Splits, files_of, labelled_dataset, number_labels, split_by_shares, split_of
+from maotune.data.sets.labels import DRAWN, Splits, files_of, labelled_dataset, number_labels, split_by_shares, split_of
 from maotune.data.sets.walk import FolderWalk, relative
 from maotune.files import LARGEST_FILE, parse_json, read_text
 
@@ -32,6 +34,8 @@ LABEL_COLUMNS = (
 SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 """Names of columns (``_column``), as exporters write them; the first that is there counts."""
 _LINES = (".jsonl", ".ndjson")
+FRAME = "data frame"
+"""Name of the data set of a data frame."""
 SUFFIXES_OF_TABLES = (".csv", ".tsv", *_LINES)
 """Endings (lower case) of the files of tables."""
 
@@ -54,7 +58,7 @@ def read_table(
     path: Path,
     root: Path | None = None,
     classes: Path | None = None,
-    fractions: tuple[float, float] = (0.5, 0.2),
+    fractions: tuple[float, float] = DRAWN,
     *,
     as_words: bool = True,
 ) -> Dataset:
@@ -68,15 +72,50 @@ def read_table(
     Raises:
         ValueError: a line that cannot be understood (named by its number), or none of the images exists.
     """
-    rows = read_rows(path, root)
-    return number_labels(
-        path.stem,
-        files_of(split_rows(rows, fractions)),
-        map(ImageFile, rows.unlabelled),
-        classes,
-        "label",
-        as_words=as_words,
-    )
+    return _dataset(path.stem, read_rows(path, root), classes, fractions, as_words)
+
+
+def read_frame(
+    frame: pd.DataFrame,
+    root: Path | None = None,
+    classes: Path | None = None,
+    fractions: tuple[float, float] = DRAWN,
+    *,
+    as_words: bool = True,
+) -> Dataset:
+    """Read a data frame as ``read_table`` reads a file; paths are relative to ``root``, by default the working folder.
+
+    Raises:
+        ValueError: as there; rows are named by their index.
+    """
+    rows = _table_rows(FRAME, _frame_rows(frame), root or Path())
+    return _dataset(FRAME, rows, classes, fractions, as_words)
+
+
+def paths_of(table: Path | pd.DataFrame) -> list[Path]:
+    """Return the paths of the images of a table or a data frame; it needs no labels.
+
+    Raises:
+        ValueError: no column of paths, a line without one, no line, or none of the images exists.
+    """
+    if isinstance(table, Path):
+        rows = _table_rows(table, _rows(table, PATH_COLUMNS), None)
+    else:
+        rows = _table_rows(FRAME, _frame_rows(table), Path())
+    return [Path(image) for image in rows.seen]
+
+
+def labels_in(table: Path) -> list[tuple[str, str]]:
+    """Return the paths and labels of a table as they are written, without rows that have no label."""
+    pairs = ((_cell(row, PATH_COLUMNS), " ".join(_cell(row, LABEL_COLUMNS).split())) for _, row in _rows(table))
+    return [(image, label) for image, label in pairs if image and label]
+
+
+def _dataset(
+    name: str, rows: TableRows, classes: Path | None, fractions: tuple[float, float], as_words: bool
+) -> Dataset:
+    splits, unlabelled = files_of(split_rows(rows, fractions)), map(ImageFile, rows.unlabelled)
+    return number_labels(name, splits, unlabelled, classes, "label", as_words=as_words)
 
 
 def read_rows(path: Path, root: Path | None = None) -> TableRows:
@@ -85,13 +124,34 @@ def read_rows(path: Path, root: Path | None = None) -> TableRows:
     Raises:
         ValueError: a line that cannot be understood (named by its number), no line, or none of the images exists.
     """
+    return _table_rows(path, _rows(path), root)
+
+
+def _frame_rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the index and columns, as text, of each row; what is missing is empty.
+
+    Raises:
+        ValueError: no column of paths.
+    """
+    frame = frame.rename(columns=lambda name: _column(str(name)))
+    if not {*frame.columns} & {*PATH_COLUMNS}:
+        raise ValueError(
+            f"the data frame has the columns {', '.join(frame.columns)}: one must be path "
+            f"({', '.join(PATH_COLUMNS[1:])} work too), and for labelled images one label"
+        )
+    for number, row in frame.iterrows():
+        yield number, {name: "" if pd.isna(value) else str(value) for name, value in row.items()}
+
+
+def _table_rows(path: Path | str, content: Iterable[tuple[int, dict[str, str]]], root: Path | None) -> TableRows:
+    """Read rows; ``root`` is looked for where it is None, which goes with a file."""
     rows = TableRows()
-    for number, row in _rows(path):
+    for number, row in content:
         where = f"{path}, line {number}"
         if not (relative := _cell(row, PATH_COLUMNS)):
             raise ValueError(f"{where}: no path; a line needs path and label, and may have split")
         if not rows.seen:
-            rows.root = root or _find_root(path, relative)
+            rows.root = root if root is not None else _find_root(Path(path), relative)
         image = _locate(rows.root, relative)
         earlier = rows.seen.setdefault(os.path.normpath(image), number)
         if earlier != number:
@@ -210,8 +270,11 @@ def split_items(path: Path, root: Path | None = None) -> Splits:
     return located
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line numbers and columns, as text, of a CSV, TSV or JSON lines file."""
+def _rows(path: Path, *needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line numbers and columns, as text, of a CSV, TSV or JSON lines file.
+
+    ``needed``: columns, each by all of its names; by default one of labels and one of paths.
+    """
     text = read_text(path, LARGEST_FILE)
     if path.suffix.lower() in _LINES:
         for number, line in enumerate(text.split("\n"), 1):
@@ -219,13 +282,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield number, _json_row(line, f"{path}, line {number}")
         return
     try:
-        yield from _cells(path, text)
+        yield from _cells(path, text, needed or (LABEL_COLUMNS, PATH_COLUMNS))
     except csv.Error as error:
         raise ValueError(f"{path} is no table that can be read: {error}") from error
 
 
-def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(path, text))
+def _cells(path: Path, text: str, needed: Sequence[Sequence[str]]) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(path, text, needed))
     reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
     for columns in (PATH_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS):
         used = next((name for name in columns if name in reader.fieldnames), "")
@@ -239,19 +302,17 @@ def _cells(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         yield reader.line_num, {name: value or "" for name, value in row.items()}
 
 
-def _separator(path: Path, text: str) -> str:
-    """Return the separator of a table: one that makes columns of an image and of its label of the first line.
+def _separator(path: Path, text: str, needed: Sequence[Sequence[str]]) -> str:
+    """Return the separator of a table: one that makes the ``needed`` columns of the first line.
 
     Raises:
         ValueError: there is none.
     """
     first = text.lstrip("\r\n").partition("\n")[0]
-    missing = ["path", "label"]
+    missing = [columns[0] for columns in needed]
     for separator in ("\t", ",", ";", "|") if path.suffix.lower() == ".tsv" else (",", ";", "\t", "|"):
         names = {_column(name) for name in next(csv.reader([first], delimiter=separator), [])}
-        lacking = [
-            name for name, columns in (("label", LABEL_COLUMNS), ("path", PATH_COLUMNS)) if not names & {*columns}
-        ]
+        lacking = [columns[0] for columns in needed if not names & {*columns}]
         if not lacking:
             return separator
         missing = min(missing, lacking, key=len)
@@ -284,7 +345,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _some_exist(images: Sequence[Path], table: Path, root: Path) -> None:
+def _some_exist(images: Sequence[Path], table: Path | str, root: Path) -> None:
     """Refuse a table of which no image exists: its root is wrong. A few are reported later, when images are read."""
     if any(map(_is_file, images)):
         return
