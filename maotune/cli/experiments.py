@@ -36,6 +36,8 @@ ENGINES = {
     "slurm": "jobs of Slurm, through submitit",
 }
 """Back ends by name."""
+POLL, PATIENCE = 2.0, 120.0
+"""Seconds between two looks of `status --watch`, and without any running trial until it gives up."""
 FEW = 3
 """Largest number of data sets with a table each on the terminal."""
 
@@ -176,10 +178,14 @@ def status(
         out.print(show_status(states, folder))
         return
     with Live(show_status(states, folder, top=True), console=out, auto_refresh=False, vertical_overflow="crop") as live:
-        while any(trial.state in ("running", "waiting") for trial in states):
-            time.sleep(2.0)
+        idle = 0.0
+        while any(trial.state in ("running", "waiting") for trial in states) and idle < PATIENCE:
+            time.sleep(POLL)
             states = looking.read()
+            idle = 0.0 if any(trial.state == "running" for trial in states) else idle + POLL
             live.update(show_status(states, folder, top=True), refresh=True)
+    if any(trial.state == "waiting" for trial in states):
+        say(f"nothing has run here for {PATIENCE:.0f} s; resume with: {'; '.join(sweep.commands)}")
 
 
 def _names(values: str | None) -> list[str]:

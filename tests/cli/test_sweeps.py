@@ -136,6 +136,19 @@ def test_status_shows_what_runs_where(maotune: Maotune, tmp_path: Path) -> None:
         assert part in said
 
 
+def test_watching_ends_where_nothing_runs(maotune: Maotune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maotune.recipe import load_recipe
+    from maotune.sweep.manifest import Trial
+
+    recipe = load_recipe(None, {"data.source": "icons-weather"})
+    Sweep.plan(tmp_path, [Trial(tmp_path / recipe.slug, "base-to-new", "", recipe)], "maotune run base-to-new")
+    monkeypatch.setattr("maotune.cli.experiments.POLL", 0.01)
+    monkeypatch.setattr("maotune.cli.experiments.PATIENCE", 0.03)
+    answer = maotune("status", tmp_path, "--watch")
+    assert answer.code == 0
+    assert "nothing has run here for 0 s; resume with: maotune run base-to-new" in answer.out + answer.err
+
+
 def test_status_of_no_sweep(maotune: Maotune, tmp_path: Path) -> None:
     answer = maotune("status", tmp_path)
     assert answer.code == 1
