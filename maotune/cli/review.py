@@ -33,9 +33,10 @@ def review(
     from maotune.review.pool import label_pool
 
     loaded = maotune.load(run, clip=clip)
+    folder = run if run.is_dir() else run.parent
     with progress() as listen:
-        images = label_pool(loaded, run, pool, listen)
-    page = to or (run if run.is_dir() else run.parent) / "review.html"
+        images = label_pool(loaded, folder, pool, listen)
+    page = to or folder / "review.html"
     title = f"Pool of {printable(loaded.result.dataset)}, {loaded.result.learner} {loaded.result.method}"
     write_review(images, loaded.known_classes, title, page, most)
     suspects = sum(image.suspect for image in images)

@@ -1,7 +1,10 @@
 """Which images of a pool to label next: those that a model is unsure of, and that differ from one another."""
 
+import warnings
+
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 _CANDIDATES = 10
 """Images among which one is chosen: the most uncertain ones."""
@@ -28,7 +31,9 @@ def choose_images(features: np.ndarray, probabilities: np.ndarray | None, count:
         return [int(number) for number in order]
     candidates = order if probabilities is None else order[: _CANDIDATES * count]
     weights = uncertainty[candidates] + 1e-6
-    groups = KMeans(count, n_init=4, random_state=0).fit(features[candidates], sample_weight=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer groups than asked for, where images are equal
+        groups = KMeans(count, n_init=4, random_state=0).fit(features[candidates], sample_weight=weights)
     distance = np.linalg.norm(features[candidates] - groups.cluster_centers_[groups.labels_], axis=1)
     nearest = [
         candidates[members[distance[members].argmin()]]

@@ -153,6 +153,6 @@ def load_datasets(recipe: Recipe, own: Dataset | None = None) -> list[Dataset]:
         images, skipped = (*source.unlabelled, *pool.unlabelled), (*source.skipped, *pool.skipped)
         source = replace(source, unlabelled=images, skipped=skipped)
     if data.labels is not None:
-        source = with_labels(source, data.labels)
+        source = with_labels(source, data.labels, data.classes)
     targets = targets_of(recipe) if protocol.takes_targets else ()
     return [source, *(load_dataset(target, data.root, as_words=data.as_words) for target in targets)]

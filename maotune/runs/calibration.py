@@ -5,11 +5,11 @@ All of it is learned from labelled images that the prompts were not tuned on.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from typing_extensions import TypedDict
@@ -41,7 +41,7 @@ class Calibration:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     images: int
-    temperature: float
+    temperature: Annotated[float, Field(gt=0)]
     """By which scores are divided, so that probabilities say how often an answer is right."""
     curve: list[Precision]
     """By decreasing coverage; each point is more precise than those before."""

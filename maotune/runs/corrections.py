@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from maotune.data.images.decode import ImageFile
+from maotune.data.sets.class_names import read_class_names
 from maotune.data.sets.dataset import Dataset, Sample
 from maotune.data.sets.tables import labels_in
 
@@ -17,8 +18,10 @@ NONE = "none of these"
 """Label of an image that shows no class: it leaves the pool."""
 
 
-def with_labels(dataset: Dataset, table: Path) -> Dataset:
+def with_labels(dataset: Dataset, table: Path, classes: Path | None = None) -> Dataset:
     """Return a data set whose training images are joined by those of a table, with the labels there.
+
+    Labels are names of classes, or of their folders: also as the class names file ``classes`` has them.
 
     An image of the pool leaves it; one that was a training image has the label of the table only. Rows without a label
     are passed over. Paths count from the working folder, as those of the pool, else from the folder of the table.
@@ -28,7 +31,8 @@ def with_labels(dataset: Dataset, table: Path) -> Dataset:
     """
     given = {_key(_located(Path(image), table)): label for image, label in labels_in(table)}
     numbers = {name: number for number, name in enumerate(dataset.classes)}
-    numbers |= {label: numbers[name] for label, name in dataset.renamed}
+    folders = read_class_names(classes).items() if classes is not None else dataset.renamed
+    numbers |= {folder: numbers[name] for folder, name in folders}
     if unknown := [label for label in given.values() if label not in (*numbers, NONE)]:
         near = difflib.get_close_matches(unknown[0], [*numbers], n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
