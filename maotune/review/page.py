@@ -27,6 +27,8 @@ class ReviewRow:
     images: Sequence[PoolImage]
     total: int
     """Images of this row, of which the least sure ones are shown."""
+    confirm: str = ""
+    """What a button says of all of them; default: that their labels are right."""
 
 
 def write_review(images: Sequence[PoolImage], classes: Sequence[str], title: str, path: Path, most: int) -> None:
@@ -34,7 +36,7 @@ def write_review(images: Sequence[PoolImage], classes: Sequence[str], title: str
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     suspects = [image for image in images if image.suspect]
-    rows = [ReviewRow("Perhaps none of the classes", suspects[:most], len(suspects))] if suspects else []
+    rows = [ReviewRow("Perhaps none of the classes", suspects[:most], len(suspects), NONE)] if suspects else []
     for name in classes:
         members = [image for image in images if image.label == name and not image.suspect]
         rows.append(ReviewRow(name, members[:most], len(members)))
@@ -44,7 +46,7 @@ def write_review(images: Sequence[PoolImage], classes: Sequence[str], title: str
     )  # fmt: skip
     environment.filters["thumbnail"] = thumbnail
     template = environment.get_template("review.html")
-    write_atomic(path, template.render(rows=rows, classes=classes, title=title, none=NONE, pool=len(images)))
+    write_atomic(path, template.render(rows=rows, classes=classes, title=title, no_class=NONE, pool=len(images)))
 
 
 def thumbnail(sample: Sample) -> str:

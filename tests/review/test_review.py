@@ -58,6 +58,7 @@ def test_the_page_is_self_contained_and_obeys_no_name(run: maotune.Run, tmp_path
     assert "<script>x()" not in page
     assert "a &amp; b" in page
     assert "No image has this label." in page
+    assert page.count(f"<option>{NONE}</option>") == page.count("<select")
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert page.count('<img src="data:image/webp;base64,') <= 5
 
