@@ -41,5 +41,6 @@ def choose_images(features: np.ndarray, probabilities: np.ndarray | None, count:
         if len(members := np.flatnonzero(groups.labels_ == group))
     ]
     chosen = {int(number) for number in nearest}
-    chosen |= {int(number) for number in order if int(number) not in chosen and len(chosen) < count}  # equal images
+    others = [int(number) for number in order if int(number) not in chosen]
+    chosen |= {*others[: count - len(chosen)]}  # where images are equal
     return sorted(chosen, key=lambda number: -uncertainty[number])
