@@ -60,6 +60,8 @@ class PlannedRun(NamedTuple):
 
 BACKBONES = ("coop", "maple", "promptsrc")
 """The three learners that the paper applies MAO to."""
+NAMES_ALONE = {"learner.descriptions": None, "learner.templates": ["a photo of a {}."]}
+"""HiCroPL without sentences about the classes."""
 
 EXPERIMENTS: dict[str, Experiment] = {
     "base-to-new": Experiment(
@@ -187,6 +189,24 @@ EXPERIMENTS: dict[str, Experiment] = {
         rows=(
             Rows(learners=("promptkd",), methods=("distill",)),
             Rows(learners=("coop", "promptsrc"), methods=("plain", "step-matched", "mao")),
+        ),
+    ),
+    "hicropl": Experiment(
+        summary="what carries HiCroPL: the learned flow between the towers, frozen features, sentences about classes",
+        counterpart="HiCroPL, whose released code does not learn the flow",
+        rows=(
+            Rows(
+                learners=("hicropl",),
+                methods=(ZEROSHOT, "plain"),
+                variants={
+                    "": {},
+                    "flow random": {"learner.flow": "random"},
+                    "no flow": {"learner.flow": "none"},
+                    "not fused": {"learner.fuse_frozen": False},
+                    "names alone": NAMES_ALONE,
+                    "none of these": {"learner.flow": "none", "learner.fuse_frozen": False, **NAMES_ALONE},
+                },
+            ),
         ),
     ),
     "density": Experiment(

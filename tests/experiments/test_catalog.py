@@ -107,7 +107,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_every_run_of_an_experiment_runs(name: str, folders: tuple[Path, Path]) -> None:
     source, target = folders
     small = {"epochs": 2, "data.shots": 1, "data.views": 1, "data.bank": False, "data.targets": [str(target)]}
-    learners = ("promptkd",) if name == "distillation" else ("coop",)
+    learners = ({"distillation": "promptkd", "hicropl": "hicropl"}.get(name, "coop"),)
     methods = ("distill",) if name == "distillation" else ()
     runs = plan_runs(EXPERIMENTS[name], [str(source)], seeds=[1], settings=small, learners=learners, methods=methods)
     for one in runs:

@@ -28,6 +28,7 @@ SHOWN = {
     "views": ({"results", "cost"}, {"curves", "cost-figure"}),
     "baselines": ({"results"}, {"differences"}),
     "distillation": ({"results"}, {"differences"}),
+    "hicropl": ({"results"}, {"differences"}),
 }
 """By experiment: some of its tables, and some of its figures."""
 
