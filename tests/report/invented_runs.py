@@ -59,7 +59,8 @@ def finish(trial: Trial, quality: Quality) -> None:
         name: _evaluation(splits.tests, name, quality(recipe, ZEROSHOT, name), known) for name in splits.tests
     }
     accuracies = {stage: {name: one.accuracy for name, one in of.items()} for stage, of in scored.items()}
-    predictors = recipe.protocol_in_use.choose(Predictors(names[0], names[-1]), accuracies)
+    ends = names or (ZEROSHOT,)
+    predictors = recipe.protocol_in_use.choose(Predictors(ends[0], ends[-1]), accuracies)
     chosen = {name: predictors.of(test.classes, splits.classes) for name, test in splits.tests.items()}
     made = _pseudo_labels(splits, random) if "new" in names else None
     trial.folder.mkdir(exist_ok=True)

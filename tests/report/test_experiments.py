@@ -28,7 +28,7 @@ SHOWN = {
     "views": ({"results", "cost"}, {"curves", "cost-figure"}),
     "baselines": ({"results"}, {"differences"}),
     "distillation": ({"results"}, {"differences"}),
-    "hicropl": ({"results"}, {"differences"}),
+    "hicropl": ({"results", "cost"}, set[str]()),
 }
 """By experiment: some of its tables, and some of its figures."""
 
