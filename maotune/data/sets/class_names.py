@@ -11,6 +11,7 @@ from maotune.files import read_text
 
 _NUMBER = re.compile(r"(\d+)[\s._)-]+(?=[^\W\d_])")
 _WORDNET = re.compile(r"n\d{8}[\s._-]+(?=[^\W\d_])")
+_DASH = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")
 _PLACEHOLDER = re.compile(r"(class|cls|label|category|type|group|id|folder|item|object)[\s._-]*\d+", re.IGNORECASE)
 
 
@@ -71,16 +72,19 @@ def names_as_words(labels: Sequence[str]) -> dict[str, str]:
 
     Words that are joined by capitals are split. A number in front is cut where it only counts the classes: where it
     begins with 0, or where all labels have one, no two the same, and not all are years; so is a WordNet id. Labels that
-    would become equal stay as they are.
+    would become equal stay as they are. Dashes between words become spaces where no label has a space or underscore.
     """
     numbers = [match[1] for label in labels if (match := _NUMBER.match(label))]
     years = all(number.startswith(("19", "20")) and len(number) == 4 for number in numbers)
     counted = len(labels) > 1 and len(numbers) == len(labels) == len({*numbers}) and not years
 
+    dashed = not any(separator in label for label in labels for separator in " _")
+
     def words(label: str) -> str:
         match = _NUMBER.match(label)
         if (match and (counted or match[1].startswith("0"))) or (match := _WORDNET.match(label)):
             label = label[match.end() :]
+        label = _DASH.sub(" ", label) if dashed else label
         return re.sub(r"[^\W\d_]+", lambda letters: _split_capitals(letters[0]), label)
 
     named = {label: words(label) for label in labels}

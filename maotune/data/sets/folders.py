@@ -237,16 +237,20 @@ class _Reader:
                 example = f"train/{folder.name}/, test/{folder.name}/"
                 raise ValueError(f"{folder} is a class that holds its splits: put the splits outside ({example})")
         nested = [folder for folder, names in inner.items() if len(names) > 1]
-        no_pictures = all(inner.values()) and not any(map(self.walk.has_loose, inner))
+        bare = [
+            folder for folder, names in inner.items() if len(self.walk.loose(folder)) < len(names)
+        ]  # but for strays
         for first, second in itertools.combinations(inner, 2):
             shared = sorted(inner[first] & inner[second])
             sizes = sorted((len(inner[first]), len(inner[second])))
-            overlap = no_pictures and sizes[1] > 1 and _has_words(shared)  # numbers may be years, takes, ...
+            overlap = (
+                len(bare) == len(inner) and sizes[1] > 1 and _has_words(shared)
+            )  # numbers may be years, takes, ...
             if overlap or (len(shared) > 1 and 2 * len(shared) >= sizes[0]):
                 raise ValueError(_two_readings(top, first, second, shared))
-        if nested and len(nested) == len(inner) and no_pictures:
-            some = ", ".join(f"{nested[0].name}/{name}" for name in sorted(inner[nested[0]])[:2])
-            log.warning("the class folders in %s hold folders (%s, ...), which are not read as classes", top, some)
+        if doubtful := [folder for folder in nested if folder in bare]:
+            some = ", ".join(f"{doubtful[0].name}/{name}" for name in sorted(inner[doubtful[0]])[:2])
+            log.warning("class folders in %s hold folders (%s, ...), which are not read as classes", top, some)
 
     def _refuse_nested(self, tops: Mapping[Path, str | None]) -> None:
         """Refuse a folder of class folders that have the names of its neighbours: a split, or a copy, of these."""

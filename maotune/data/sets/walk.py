@@ -65,9 +65,8 @@ class FolderWalk:
                 continue
             if _is_of_a_system(entry.name.lower()):
                 if count := sum(1 for _ in _picture_endings(path)):
-                    self.skip(
-                        path, "in system folders", f"a hidden folder, or one of a system ({count} pictures)", count
-                    )
+                    reason = f"a hidden folder, or one of a system ({count} picture{'s' * (count > 1)})"
+                    self.skip(path, "in system folders", reason, count)
             elif entry.is_symlink() and _is_above(path, folder, self.root):
                 self.skip(path, "link", "a link to a folder that holds this one")
             else:

@@ -46,6 +46,8 @@ def test_a_file_of_class_names_that_is_not_there(tmp_path: Path) -> None:
         (["LadyBeetle", "SeaLake", "HTMLPage"], ["Lady Beetle", "Sea Lake", "HTML Page"]),
         (["iPhone", "McDonald", "DVDs", "BMW", "T-shirt"], ["iPhone", "McDonald", "DVDs", "BMW", "T-shirt"]),
         (["01.owl", "02.Owl"], ["01.owl", "02.Owl"]),  # else one text
+        (["lady-beetle", "great-white-shark", "T-shirt"], ["lady beetle", "great white shark", "T-shirt"]),
+        (["fish-eye lens", "fore-edge"], ["fish-eye lens", "fore-edge"]),
         (["ÉcoleMaternelle", "001.猫"], ["École Maternelle", "猫"]),
     ],
 )

@@ -107,8 +107,10 @@ def test_folders_of_the_same_classes_are_refused(tmp_path: Path, domains: tuple[
 )
 def test_folders_that_share_some_of_their_classes_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
     put(tmp_path, *(f"{folder}/{number}.png" for folder in folders for number in range(3)))
-    with pytest.raises(ValueError, match=r"hold folders of the same names \((owl|mug|fox)\)"):
-        read_folder(tmp_path)
+    for stray in ("", f"{folders[0].rpartition('/')[0]}/stray.png"):
+        put(tmp_path, *filter(None, [stray]))
+        with pytest.raises(ValueError, match=r"hold folders of the same names \((owl|mug|fox)\)"):
+            read_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +121,15 @@ def test_folders_that_share_some_of_their_classes_are_refused(tmp_path: Path, fo
         ("owl", "fox/day", "fox/night", "hare/night"),
         ("owl/owl", "fox/fox", "fox/more"),
         ("owl", "fox", "unlabelled/owl", "unlabelled/fox"),
+        ("owl/a", "owl/b", "fox/c", "fox/d", "hare"),
     ],
 )
-def test_classes_may_hold_folders(tmp_path: Path, folders: tuple[str, ...]) -> None:
+def test_classes_may_hold_folders(tmp_path: Path, folders: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
     put(tmp_path, *(f"{folder}/{number}.png" for folder in folders for number in range(3)))
     expected = {folder.partition("/")[0] for folder in folders} - {"unlabelled"}
     assert {*read_folder(tmp_path).classes} == expected
+    if "hare" in folders:
+        assert "hold folders (fox/c, fox/d, ...), which are not read as classes" in caplog.text
 
 
 def test_class_folders_that_lie_one_folder_too_deep(tmp_path: Path) -> None:
