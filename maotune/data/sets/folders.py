@@ -237,15 +237,12 @@ class _Reader:
                 example = f"train/{folder.name}/, test/{folder.name}/"
                 raise ValueError(f"{folder} is a class that holds its splits: put the splits outside ({example})")
         nested = [folder for folder, names in inner.items() if len(names) > 1]
-        bare = [
-            folder for folder, names in inner.items() if len(self.walk.loose(folder)) < len(names)
-        ]  # but for strays
+        # A stray picture or two does not make a class of a folder of folders.
+        bare = [folder for folder, names in inner.items() if len(self.walk.loose(folder)) < len(names)]
         for first, second in itertools.combinations(inner, 2):
             shared = sorted(inner[first] & inner[second])
             sizes = sorted((len(inner[first]), len(inner[second])))
-            overlap = (
-                len(bare) == len(inner) and sizes[1] > 1 and _has_words(shared)
-            )  # numbers may be years, takes, ...
+            overlap = len(bare) == len(inner) and sizes[1] > 1 and _has_words(shared)  # not years, takes
             if overlap or (len(shared) > 1 and 2 * len(shared) >= sizes[0]):
                 raise ValueError(_two_readings(top, first, second, shared))
         if doubtful := [folder for folder in nested if folder in bare]:
