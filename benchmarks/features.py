@@ -1,6 +1,8 @@
 """Learners and labelers in feature space on made-up features, without any image: processor seconds, one thread.
 
     python benchmarks/features.py suite       # every learner that touches no tower, at the size of a set of icons-11
+    python benchmarks/features.py all         # all of these on the base classes of all sets of icons-11, one seed
+    python benchmarks/features.py views       # TaskRes against encoding every view by IconCLIP, without the bank
     python benchmarks/features.py imagenet    # GDA and TaskRes at 1,000 classes x 16 shots x 512 dimensions
     python benchmarks/features.py labelers [--images 10000] [--classes 1000]   # those that look at a whole pool
     python benchmarks/features.py straightforward   # TransCLIP against tensors of N x C x d, 500 images of 50 classes
@@ -9,6 +11,7 @@ Settings are those of the recipes; TaskRes at ImageNet's size is timed over a fe
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,15 +21,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maotune.clip import load_clip
 from maotune.contract import Stage
 from maotune.data.batches import RandomSampler, SampleBatches
 from maotune.data.images.decode import ImageFile
+from maotune.data.sets import icons
 from maotune.data.sets.dataset import Sample
 from maotune.learners import LEARNERS
 from maotune.mao import labelers
 from maotune.recipe import load_recipe
 from maotune.recipe.schema import learner_settings
+from maotune.recipe.suites import SUITES
 from maotune.train.loop import FitSettings, fit
+
+IN_FEATURE_SPACE = [
+    name
+    for name, learner in LEARNERS.items()
+    if not learner.tunes_prompts and not learner.tunes_image_tower and name != "clip-lora"
+]
 
 
 class MadeUp:
@@ -96,7 +108,7 @@ def naive_transclip(images: Tensor, text: Tensor, scale: float) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["suite", "imagenet", "labelers", "straightforward"])
+    parser.add_argument("what", choices=["suite", "all", "views", "imagenet", "labelers", "straightforward"])
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--classes", type=int, default=1000)
     given = parser.parse_args()
@@ -104,9 +116,20 @@ def main() -> None:
     match given.what:
         case "suite":
             clip = MadeUp(43, 256)
-            for name, learner in LEARNERS.items():
-                if not learner.tunes_prompts and not learner.tunes_image_tower and name != "clip-lora":
-                    print(f"{name:14} {tuning(name, clip, 16, f'icons/{name}'):7.2f} s")
+            for name in IN_FEATURE_SPACE:
+                print(f"{name:14} {tuning(name, clip, 16, f'icons/{name}'):7.2f} s")
+        case "all":
+            sets = [math.ceil(len(icons.load(name).classes) / 2) for name in SUITES["icons-11"]]
+            spent = [tuning(name, MadeUp(size, 256), 16, f"icons/{name}") for name in IN_FEATURE_SPACE for size in sets]
+            count = f"{len(IN_FEATURE_SPACE)} learners on {len(sets)} sets"
+            print(f"{count}: {sum(spent):.1f} s, the slowest {max(spent):.1f} s")
+        case "views":
+            few = load_recipe("icons/taskres")
+            clip = load_clip("iconclip")
+            pixels = torch.randn(64, 3, clip.preprocess.size, clip.preprocess.size)
+            per_image = seconds(lambda: clip.encode_image(pixels)) / len(pixels)
+            ours, theirs = tuning("taskres", MadeUp(43, 256), 16, "icons/taskres"), few.epochs * 43 * 16 * per_image
+            print(f"{ours:.2f} s, {theirs:.0f} s to encode {few.epochs} views: {theirs / ours:.0f}x")
         case "imagenet":
             clip = MadeUp(1000, 512)
             print(f"gda            {tuning('gda', clip, 16, 'vit-b16/gda', views=1):7.2f} s")

@@ -16,6 +16,7 @@ from maotune.printable import printable
 if TYPE_CHECKING:
     from maotune.experiments.first_batches import BatchFigure
     from maotune.recipe import Recipe
+    from maotune.runs.comparison import Comparison
     from maotune.runs.result import Result
 
 
@@ -24,6 +25,7 @@ def show_results(
 ) -> None:
     """Print a table per data set, and a sentence on what MAO changed; or everything as JSON, with ``notes``."""
     from maotune.mao.methods import ZEROSHOT
+    from maotune.recipe.schema import BEST
     from maotune.report.frame import Scores
     from maotune.report.sentences import verdicts
     from maotune.runs.pool_effect import pool_in_words
@@ -48,13 +50,16 @@ def show_results(
             name = f"{row['learner'] or 'CLIP'} {row['method']}"
             table.add_row(name, *(str(spreads[test]) for test in tests), *cost)
         out.print(table)
+    for result in results:
+        if result.comparison is not None:
+            _show_comparison(result.comparison)
     if skipped := max(len(result.skipped) for result in results):
         err.print(f"{skipped} files or folders were left out: result.json and --json list them", markup=False)
     for result in results:
-        if result.method != ZEROSHOT and set(result.scored_with.values()) == {ZEROSHOT}:
+        if result.method not in (ZEROSHOT, BEST) and {*result.scored_with.values()} == {ZEROSHOT}:
             out.print(
                 f"{result.dataset}, {result.learner} {result.method}, seed {result.seed}: no tuned prompts are better "
-                "than zero-shot CLIP on the validation images, so this run predicts with zero-shot CLIP.",
+                "than zero-shot CLIP on images that were held out, so this run predicts with zero-shot CLIP.",
                 markup=False,
                 highlight=False,
             )
@@ -65,6 +70,28 @@ def show_results(
     for sentence in verdicts(scores):
         out.print(sentence, markup=False, highlight=False)
     for sentence in dict.fromkeys(_recipe_in_words(result) for result in results if result.protocol != "adapt"):
+        out.print(sentence, markup=False, highlight=False)
+
+
+def _show_comparison(comparison: "Comparison") -> None:
+    """Print the candidates, best first, those that were not tried last, and what is expected of the choice."""
+    on = f"{comparison.folds} folds of" if comparison.folds else "the"
+    kind = "labelled" if comparison.folds else "validation"
+    table = Table(
+        title=f"Compared on {on} {comparison.images} {kind} images",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("candidate")
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    for row in sorted(comparison.candidates, key=lambda row: (row["accuracy"] is None, -(row["accuracy"] or 0))):
+        shown = f"{row['accuracy']:.1f}" if row["accuracy"] is not None else ""
+        name = f"{row['name']}: {row['note']}" if row["note"] else row["name"]
+        table.add_row(escape(printable(name)), shown, f"{row['seconds']:.1f}")
+    out.print(table)
+    for sentence in comparison.sentences():
         out.print(sentence, markup=False, highlight=False)
 
 

@@ -1,8 +1,9 @@
 """The interface of protocols: which images are tuned on, and which are scored."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -26,6 +27,10 @@ class Test:
     samples: Sequence[Sample]
     templates: tuple[str, ...] = ()
     """Its own zero-shot prompts, where it comes from another data set."""
+
+
+CROSS_VALIDATED = "cv"
+"""Name of the test that is scored by cross-validation over the labelled images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,18 @@ class Splits:
     """The data set's own zero-shot prompts."""
     left_out: tuple[Skipped, ...] = ()
     """Images that are not tuned on because they are scored."""
+    folds: tuple[int, ...] = ()
+    """Fold of each of the ``shots`` in the cross-validation, -1 for those that are always tuned on. The images of the
+    test ``cv`` are those with a fold, fold by fold."""
+
+    def without_fold(self, fold: int) -> "Splits":
+        """Return the data of a run that is tuned without the images of a fold, and scored on them."""
+        whole, sizes = self.tests[CROSS_VALIDATED], Counter(self.folds)
+        start = sum(sizes[before] for before in range(fold))
+        held = whole.samples[start : start + sizes[fold]]
+        names = {sample.image.name for sample in held}
+        shots, train = ([s for s in samples if s.image.name not in names] for samples in (self.shots, self.train))
+        return replace(self, shots=shots, train=train, tests={CROSS_VALIDATED: replace(whole, samples=held)}, folds=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +87,8 @@ class DrawSettings:
     """How unlabelled images are drawn, where the protocol draws them."""
     pool_shots: int | None = None
     """Unlabelled images per new class; default: ``shots``."""
+    folds: int = 0
+    """Folds of a cross-validation, where the protocol has one; 0: none."""
 
 
 class Protocol(ABC):
@@ -85,6 +104,8 @@ class Protocol(ABC):
     """Whether the user gives the unlabelled images; if not, the protocol draws what it needs."""
     takes_targets: bool = False
     """Whether other data sets are scored beside the source."""
+    cross_validates: bool = False
+    """Whether images that come without splits are all tuned on, and scored by cross-validation."""
     joint: bool = False
     """Whether the classes of all tests together are a vocabulary, for which the scores of a run are recorded, too."""
 

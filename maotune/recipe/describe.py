@@ -14,7 +14,7 @@ from maotune.learners.dept import DePT
 from maotune.mao.methods import METHODS
 from maotune.protocols import PROTOCOLS
 from maotune.recipe.load import load_recipe, shipped_recipes
-from maotune.recipe.schema import Recipe, resolve
+from maotune.recipe.schema import BEST, BestSettings, Recipe, resolve
 from maotune.recipe.suites import SUITES
 
 
@@ -30,7 +30,9 @@ def listings() -> dict[str, Callable[[], dict[str, str]]]:
             "--dept": f"around any of them: {first_line(DePT)}",
             "--method zeroshot": "zero-shot CLIP, which learns nothing; it is scored beside every learner anyway",
         },
-        "methods": lambda: {name: method.summary for name, method in METHODS.items()},
+        "methods": lambda: (
+            {name: method.summary for name, method in METHODS.items()} | {BEST: first_line(BestSettings)}
+        ),
         "suites": lambda: {name: ", ".join(sets) for name, sets in SUITES.items()},
         "protocols": lambda: {name: protocol.summary for name, protocol in PROTOCOLS.items()},
         "recipes": lambda: {

@@ -45,7 +45,8 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] | Mappi
     tree: dict[str, Any] = {}
     named = path is not None
     if path is None:
-        path = _default_recipe(dict(pairs))
+        given = dict(pairs)
+        path = default_recipe(given.get("clip.source", "iconclip"), given.get("learner.name", "coop"))
     name = str(path or "")
     if path is not None:
         path = shipped_recipes().get(str(path), Path(path))
@@ -134,10 +135,9 @@ def _parse(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def _default_recipe(given: Mapping[str, Any]) -> str | None:
-    """Return ``icons/LEARNER`` for the shipped CLIP, else ``vit-b16/LEARNER``."""
-    family = "icons" if given.get("clip.source", "iconclip") == "iconclip" else "vit-b16"
-    name = f"{family}/{given.get('learner.name', 'coop')}"
+def default_recipe(clip: str, learner: str) -> str | None:
+    """Return ``icons/LEARNER`` for the shipped CLIP, else ``vit-b16/LEARNER``; None where there is no such recipe."""
+    name = f"{'icons' if clip == 'iconclip' else 'vit-b16'}/{learner}"
     return name if name in shipped_recipes() else None
 
 

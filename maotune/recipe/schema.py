@@ -27,6 +27,8 @@ from maotune.protocols import PROTOCOLS
 from maotune.protocols.protocol import DrawSettings, Protocol, Split
 from maotune.train.loop import FitSettings
 
+BEST = "best"
+"""Method that compares learners, plain and with MAO, and is the best of them; it has no stages of its own."""
 OWN_TEXT = "dataset"
 """Stands for the data set's own text where a setting is a text."""
 
@@ -100,6 +102,9 @@ class DataSettings(Settings):
     shared_views: bool = False
     """Give all seeds the same augmented views of an image: their features are computed once for all seeds, and the
     spread over seeds comes out too small, as it lacks that of the crops; default: views depend on the seed."""
+    folds: int = Field(default=5, ge=0)
+    """Folds of the cross-validation by which adapt chooses where no validation images are set aside: in the end, all
+    labelled images are tuned on. 0: none; images without splits are split into half, a fifth and the rest for test."""
     bank: bool = True
     """Keep image features on disk, shared by epochs, stages and learners, and as far as views are, by seeds."""
     strict: bool = False
@@ -118,6 +123,16 @@ class DataSettings(Settings):
         return value
 
 
+class BestSettings(Settings):
+    """For one's own images: learners, with and without MAO, and zero-shot CLIP are compared, and the best is tuned."""
+
+    candidates: tuple[str, ...] = ("gda", "taskres", "clap", "coop", "promptsrc")
+    """Learners by the settings of their recipes, in this order: plain, and with MAO where there are unlabelled images.
+    Zero-shot CLIP always is one, the first."""
+    minutes: float = Field(default=10.0, ge=0)
+    """Time for comparing: a candidate that is estimated to need more than what is left is not tried."""
+
+
 class Recipe(Settings):
     """Everything that decides the result of one run."""
 
@@ -126,7 +141,7 @@ class Recipe(Settings):
     protocol: str = "auto"
     """``maotune list protocols``; auto: base-to-new for data sets with a name, adapt for one's own images."""
     method: str = "plain"
-    """``plain``, ``mao``, or a control of it (``maotune list methods``)."""
+    """``plain``, ``mao``, a control of it, or ``best`` (``maotune list methods``)."""
     clip: ClipSettings = ClipSettings()
     data: DataSettings = DataSettings()
     learner: dict[str, Any] = {"name": "coop"}
@@ -134,6 +149,7 @@ class Recipe(Settings):
     dept: dict[str, Any] | None = None
     """Wrap the learner in DePT, with these settings (``{}``: the published ones)."""
     mao: MaoSettings = MaoSettings()
+    best: BestSettings = BestSettings()
     train: FitSettings = FitSettings()
     epochs: int = Field(default=20, ge=1)
     """Epochs in all; MAO splits them evenly between its two stages."""
@@ -154,8 +170,15 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
-        choose("method", self.method, METHODS)
+        choose("method", self.method, (*METHODS, BEST))
+        for name in self.best.candidates:
+            choose("learner of best.candidates", name, LEARNERS)
         choose("protocol", self.protocol, ("auto", *PROTOCOLS))
+        if self.method == BEST and not self.protocol_in_use.cross_validates:
+            raise ValueError(
+                f"the method best compares learners on one's own images: it goes with the protocol adapt, and not with "
+                f"{self.protocol_in_use.name} (protocol=adapt)"
+            )
         learner_settings(self.learner)
         if self.dept is not None:
             arguments(DePT, self.dept, "dept")
@@ -215,6 +238,7 @@ class Recipe(Settings):
             split=data.split,
             pool=self.mao.unlabelled,
             pool_shots=data.unlabelled_shots,
+            folds=data.folds,
         )
 
     def deciding(self, *, exclude_defaults: bool = False) -> dict[str, Any]:

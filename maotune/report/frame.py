@@ -14,6 +14,7 @@ from maotune.mao.labelers import UNIFORM
 from maotune.mao.methods import ZEROSHOT
 from maotune.printable import without_folders
 from maotune.protocols import PROTOCOLS
+from maotune.protocols.protocol import CROSS_VALIDATED
 from maotune.report.names import LABELER_ALONE, ONE_SET, TWO_PROMPTS
 from maotune.report.other_measures import OTHER_MEASURES
 from maotune.runs.predictions import Scoring
@@ -31,6 +32,7 @@ MEASURES = {
     "all": "accuracy",
     "test": "test accuracy",
     "val": "validation accuracy",
+    CROSS_VALIDATED: "cross-validated accuracy",
 }
 """Names of the measures that runs are judged by."""
 LEVELS = ["learner", "method", "variant", "dataset", "seed"]

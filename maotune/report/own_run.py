@@ -2,7 +2,7 @@
 
 import functools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from maotune.mao.methods import ZEROSHOT
 from maotune.printable import without_folders
+from maotune.protocols import PROTOCOLS
+from maotune.protocols.adapt import deciding_test
 from maotune.report.content import FigurePanels, Gallery, Picture, ReportTable, Section
 from maotune.report.drawing import COLOURS, WIDTH, draw_panels, label_rows, styles
 from maotune.report.frame import ExperimentRuns, FinishedTrial
@@ -36,7 +38,7 @@ class OwnRun:
     run: FinishedTrial
     scoring: Scoring
     test: str
-    """``test``; ``val`` where there are no test images."""
+    """``test``; ``val`` or ``cv`` where there are no test images."""
 
     @property
     def prompts(self) -> str:
@@ -65,14 +67,20 @@ class OwnRun:
 def find_own_runs(runs: ExperimentRuns) -> list[OwnRun]:
     """Return the runs on one's own images that have kept their predictions, the one to deploy first.
 
-    It is the best on the validation images, which do not tell the expected accuracy; among equals, the first.
+    It is the best on the validation images, or in cross-validation; among equals, the first.
     """
     own = []
-    for run in runs.finished if runs.scores.measure in ("test", "val") else ():
+    measures = PROTOCOLS["adapt"].measures
+    for run in runs.finished if runs.scores.measure in measures else ():
         scoring = run.trial.scoring()
-        if scoring and run.result.method != ZEROSHOT:
-            own.append(OwnRun(run, scoring, "test" if "test" in scoring.labels else "val"))
-    return sorted(own, key=lambda each: -each.run.result.scores.get("val", 0.0))
+        if scoring and run.result.stages:
+            own.append(OwnRun(run, scoring, next(name for name in measures if name in scoring.labels)))
+    return sorted(own, key=lambda each: -_deciding_accuracy(each.run.result.scores))
+
+
+def _deciding_accuracy(scores: Mapping[str, float]) -> float:
+    test = deciding_test(scores)
+    return scores[test] if test is not None else 0.0
 
 
 def accuracy_interval(right: NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -87,11 +95,11 @@ def own_answer(own: Sequence[OwnRun]) -> str:
     """Say which run to deploy, and how often it is right."""
     best = own[0]
     share, low, high = accuracy_interval(best.right(best.prompts))
-    split = "test" if best.test == "test" else "validation"
-    images = f"{len(best.images)} {split} images"
+    kinds = {"test": "test images", "val": "validation images"}
+    images = f"{len(best.images)} {kinds.get(best.test, 'labelled images, in cross-validation,')}"
     accuracy = f"{share:.1f} % of the {images} right (95 % interval {low:.1f} to {high:.1f} %)"
     if best.prompts == ZEROSHOT:
-        return f"No tuned prompts are better than zero-shot CLIP on the validation images; it classifies {accuracy}."
+        return f"No tuned prompts are better than zero-shot CLIP on held-out images; it classifies {accuracy}."
     return f"{best.title} classifies {accuracy}, zero-shot CLIP {100 * best.right(ZEROSHOT).mean():.1f} %."
 
 

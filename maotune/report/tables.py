@@ -15,7 +15,7 @@ from maotune.runs.inference import Inference
 
 HEADINGS = {
     "base": "Base", "new": "New", "h": "H", "average": "Average", "all": "All", "test": "Test", "val": "Val",
-    "openworld": "OpenworldAUC",
+    "cv": "Cross-validated", "openworld": "OpenworldAUC",
 }  # fmt: skip
 MEAN = "mean"
 MARKED = (

@@ -11,6 +11,7 @@ from maotune.contract import AbstractLearner
 from maotune.data.images.scan import scan_images
 from maotune.data.sets.catalog import load_dataset, load_unlabelled
 from maotune.data.sets.dataset import Dataset
+from maotune.data.sets.labels import ALL_TRAIN, DRAWN
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.learners.teacher import OpenRun
@@ -147,7 +148,8 @@ def load_datasets(recipe: Recipe, own: Dataset | None = None) -> list[Dataset]:
             f"data.unlabelled (--unlabelled) goes with the protocol adapt; {protocol.name} draws the unlabelled images "
             "that it needs itself: leave it out, or set protocol=adapt"
         )
-    source = own or load_dataset(data.source, data.root, data.classes, as_words=data.as_words)
+    fractions = ALL_TRAIN if protocol.cross_validates and data.folds else DRAWN
+    source = own or load_dataset(data.source, data.root, data.classes, fractions, as_words=data.as_words)
     if data.unlabelled is not None:
         pool = load_unlabelled(data.unlabelled)
         images, skipped = (*source.unlabelled, *pool.unlabelled), (*source.skipped, *pool.skipped)

@@ -69,6 +69,9 @@ class RunPlan:
     remarks: Sequence[str]
     """What is wrong with copies of pictures, a sentence each."""
     estimate: CostEstimate
+    """Of all fits."""
+    folds: int = 0
+    """Fits before the one on all images, each without a fold of them."""
 
     @property
     def updates(self) -> int:
@@ -87,8 +90,9 @@ class RunPlan:
         scored = [f"{validation} validation"] * bool(validation) + [f"{sum(self.tests.values()) - validation} test"]
         images = f"{self.shots} labelled, {self.unlabelled} unlabelled, {', '.join(scored)} images"
         views = f"{self.views} views of each from the bank" if self.views else "the image tower in each step"
+        folds = f"; before that, the same without each of {self.folds} folds, to choose" if self.folds else ""
         return (
-            f"plan: {stages} (epochs x updates, {self.updates:,} in all); {self.parameters:,} parameters\n"
+            f"plan: {stages} (epochs x updates, {self.updates:,} in all); {self.parameters:,} parameters{folds}\n"
             f"      {images}; {views}; {self.estimate.features:,} image features to compute\n"
             f"      {self.estimate}\n"
             f"      {self.recipe}" + "".join(f"\n      note: {remark}" for remark in self.remarks)

@@ -13,7 +13,7 @@ from maotune.data.images.decode import ImageFile, file_version, is_settled
 from maotune.data.images.shards import TarImage
 from maotune.data.images.threads import map_in_threads
 from maotune.data.sets.dataset import ImageRef, Sample, UnreadableImage
-from maotune.protocols.protocol import Splits
+from maotune.protocols.protocol import CROSS_VALIDATED, Splits
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_splits, redraw_splits
 
@@ -169,7 +169,8 @@ class _PresentData:
 def _parts(splits: Splits, whole_train: bool = False) -> Iterator[Part]:
     yield "shots", splits.classes, splits.shots
     for name, test in splits.tests.items():
-        yield name, test.classes, test.samples
+        if name != CROSS_VALIDATED:  # the images that are tuned on
+            yield name, test.classes, test.samples
     if splits.unlabelled is not None:
         yield "unlabelled", splits.new_classes, splits.unlabelled.samples
     if whole_train:

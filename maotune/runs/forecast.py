@@ -16,8 +16,8 @@ from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, load_datasets, with_own_texts
 from maotune.runs.estimate import CostMeter, CountMissing
 from maotune.runs.events import CostEstimate
+from maotune.runs.fitting import mao_task
 from maotune.runs.pipeline import Pipeline
-from maotune.runs.tune import mao_task
 from maotune.runs.tuned import open_run
 
 

@@ -8,7 +8,7 @@ from maotune.data.images.duplicates import Look, Member, remarks_on_copies, rema
 from maotune.data.images.scan import ScanResult, scan_images
 from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage, list_skipped, missed
 from maotune.data.sets.icons import IconImage
-from maotune.protocols.protocol import Splits
+from maotune.protocols.protocol import CROSS_VALIDATED, Splits
 
 
 class Drawn(NamedTuple):
@@ -72,6 +72,8 @@ def _members(splits: Splits) -> Iterator[Member]:
     for sample in splits.shots:
         yield Member(sample.image, "training", splits.classes[sample.label])
     for name, test in splits.tests.items():
+        if name == CROSS_VALIDATED:  # the images that are tuned on
+            continue
         side = "validation" if name == "val" else "test" if name == "test" else f"test ({name})"
         for sample in test.samples:
             yield Member(sample.image, side, test.classes[sample.label])

@@ -11,7 +11,9 @@ from typing_extensions import TypedDict
 
 from maotune.contract import Predictors
 from maotune.files import DamagedFile, read_json, write_json
+from maotune.protocols.protocol import CROSS_VALIDATED
 from maotune.runs.calibration import Calibration
+from maotune.runs.comparison import Comparison
 from maotune.runs.record import read_record
 from maotune.train.session import CheckpointError
 
@@ -73,6 +75,8 @@ class Result:
     """Test -> mean of the accuracies of its classes, beside that over images in ``scores``. Older versions: none."""
     departures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings that are not the paper's: dotted key -> value ``here`` and in the ``paper``. Older versions: none."""
+    comparison: Comparison | None = None
+    """What the prompts were chosen by, in adapt with cross-validation or the method best. Older versions: none."""
     remarks: list[str] = field(default_factory=list)
     """What is wrong with copies of pictures (two labels, tuned on and scored), and which show nothing."""
     labeler_alone: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -83,6 +87,11 @@ class Result:
 
     calibration: dict[str, Calibration] = field(default_factory=dict)
     """Prompts -> what held-out labelled images say of their probabilities: runs on own images. Older versions: none."""
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether all labelled images were tuned on, and scored by cross-validation."""
+        return CROSS_VALIDATED in self.scores
 
     def prompts_for(self, classes: Collection[str], base_classes: Collection[str]) -> str:
         """Return whose prompts predict among ``classes``.

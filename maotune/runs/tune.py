@@ -2,33 +2,36 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from maotune.clip import FrozenCLIP
-from maotune.contract import AbstractLearner, Predictors, Stage
+from maotune.contract import AbstractLearner
 from maotune.data.sets.catalog import names
-from maotune.data.sets.dataset import Dataset, Sample
+from maotune.data.sets.dataset import Dataset
 from maotune.learners.zeroshot import ZeroShot
-from maotune.mao.methods import ZEROSHOT, build_stages, predictors_of
+from maotune.mao.methods import ZEROSHOT
 from maotune.mao.pseudo_labels import PSEUDO_LABELS, PseudoLabels, PseudoLabelStore
 from maotune.mao.selection import label_quality
-from maotune.mao.stages import Task, count_candidates, hard_negative_table
+from maotune.mao.stages import count_candidates, hard_negative_table
 from maotune.printable import without_folders
-from maotune.protocols.protocol import Splits
+from maotune.protocols.protocol import CROSS_VALIDATED, Splits, Test
 from maotune.recipe.paper import Departures, departures, in_words
-from maotune.recipe.schema import Recipe
-from maotune.runs.build import build_clip, build_learner, build_splits, labeler_templates, templates_of, with_own_texts
+from maotune.recipe.schema import BEST, Recipe
+from maotune.runs.build import build_clip, build_splits, templates_of
 from maotune.runs.calibration import Calibration
+from maotune.runs.choice import HeldOut, choose
 from maotune.runs.clip_choice import warn_of_domain
 from maotune.runs.estimate import CostMeter, uses_pool
 from maotune.runs.events import Callback, RunPlan
 from maotune.runs.fingerprint import DataRecord, record_data
-from maotune.runs.folder import check_data, hold, identity, keep_recipe
+from maotune.runs.fitting import Fitting, score_zeroshot
+from maotune.runs.folder import check_data, hold, keep_recipe
 from maotune.runs.labeler_alone import score_labeler
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
@@ -36,11 +39,10 @@ from maotune.runs.provenance import environment
 from maotune.runs.readable import Drawn
 from maotune.runs.result import Result, StageResult
 from maotune.runs.saved import PROMPTS, StagePrompts
-from maotune.runs.tuned import Run, open_run
+from maotune.runs.tuned import Run
 from maotune.train.evaluate import Evaluation
 from maotune.train.history import History
-from maotune.train.loop import fit
-from maotune.train.session import CHECKPOINT, restore_prompts
+from maotune.train.session import CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -117,134 +119,97 @@ def tune_and_score(
         ValueError: data, recipe and folder do not fit together; the message says how.
         TrainingDiverged: the loss became infinite.
     """
-    start = time.monotonic()
-    pipeline = Pipeline(clip, recipe, callback or (lambda event: None))
+    start, asked, on_event = time.monotonic(), recipe, callback or (lambda event: None)
     drawn = build_splits(recipe, own)
     splits = drawn.splits
     skipped = [without_folders(item.name, recipe.data.own_paths) for item in drawn.skipped]
     data = record_data(splits, skipped, recipe.mao.pool == "train")
     if folder is not None and resume:
         check_data(folder, recipe, data)
+    pipeline = Pipeline(clip, recipe, on_event)
     if recipe.data.source not in names() and (warning := warn_of_domain(recipe, pipeline, splits)):
         drawn.remarks.append(warning)
+    held_out, choice = HeldOut(clip, splits, data, folder, on_event), None
+    if recipe.method == BEST:
+        choice = choose(recipe, held_out)
+        recipe = choice.recipe
+        pipeline = Pipeline(clip, recipe, on_event)
     departing = departures(recipe.shareable())
-    recipe = with_own_texts(recipe, splits.templates[0])
-    torch.manual_seed(recipe.seed)
-    learner = build_learner(recipe, clip, splits.classes, open_run)
     pseudo_labels = _pseudo_label_store(folder)
-    task = mao_task(recipe, pipeline, splits, pseudo_labels)
-    stages = build_stages(recipe.method, replace(task, epochs=0) if learner.closed_form else task, recipe.mao)
-    candidates = None
-    if any(stage.batch_candidates for stage in stages):
-        candidates = count_candidates(splits.classes, splits.shots, recipe.mao, pipeline.bank.folder)
-    if callback and stages and estimates:
-        said = in_words([recipe.name], departing)
-        callback(_run_plan(pipeline, learner, stages, drawn, candidates, said))
+    fitting = Fitting(recipe, pipeline, splits, pseudo_labels)
+    candidates = _count_candidates(fitting)
+    if callback and fitting.stages and estimates:
+        fits = 1 if choice is not None else 1 + held_out.folds
+        callback(_run_plan(fitting, drawn, candidates, in_words([recipe.name], departing), fits))
     else:
         for remark in drawn.remarks:
             log.warning("%s: %s", splits.name, remark)
-    history = History()
-    if stages:
-        history = fit(
-            learner,
-            stages,
-            recipe.train,
-            folder=folder,
-            resume=resume,
-            seed=recipe.seed,
-            scale_loss=clip.dtype == torch.float16,
-            metadata={
-                "recipe": recipe.shareable().model_dump(mode="json"),
-                "clip": clip.fingerprint,
-                "preprocess": clip.preprocess.fingerprint,
-                "data": data,
-            },
-            deciding=identity,
-            on_event=pipeline.callback,
-        )
-    evaluations = _score(recipe, pipeline, splits, learner, stages, history)
-    calibration = {}
-    if recipe.data.source not in names():
-        calibration = _calibrate(recipe, pipeline, splits, learner, stages, history)
+    if fitting.stages and held_out.folds and choice is None:
+        choice = choose(recipe, held_out)
+    history = fitting.fit(folder, data, resume=resume, on_event=on_event)
+    folds = choice.logits if choice is not None and held_out.folds else {}
+    evaluations = fitting.score(history)
+    for stage, logits in folds.items():
+        evaluations[stage][CROSS_VALIDATED] = held_out.evaluation(logits)
+    evaluations[ZEROSHOT] = score_zeroshot(fitting.recipe, fitting.pipeline, splits)
     labels = None
     if splits.unlabelled is not None:
         labels = pseudo_labels.get([sample.image.name for sample in splits.unlabelled.samples])
+    calibration = _calibrate(fitting, history, folds) if recipe.data.source not in names() else {}
     alone = {}
     if labels is not None:
-        alone = score_labeler(recipe, pipeline, splits, labels, evaluations[ZEROSHOT])
-    result = _result(
-        recipe,
-        departing,
-        pipeline,
-        drawn,
-        data,
-        history,
-        evaluations,
-        predictors_of(recipe.method, task, recipe.mao),
-        labels,
-        alone,
-        calibration,
-        learner if stages else None,
-        start,
-    )
-    prompts = {
-        stage.name: StagePrompts(stage.classes, record.prompts or {})
-        for stage, record in zip(stages, history.stages, strict=True)
-    }
-    if not prompts:
-        known = recipe.protocol_in_use.known_classes([splits.classes, splits.new_classes or splits.classes])
-        prompts = {ZEROSHOT: StagePrompts(known, {})}
+        alone = score_labeler(fitting.recipe, fitting.pipeline, splits, labels, evaluations[ZEROSHOT])
+    result = _result(asked, departing, fitting, drawn, data, history, evaluations, labels, alone, calibration, start)
+    if choice is not None:
+        result = replace(result, comparison=choice.comparison)
+    held_out.forget()
     neighbours = None
     if candidates is not None:
         k = recipe.mao.b_and_k(len(splits.classes))[1]
-        neighbours = hard_negative_table(splits.classes, recipe.mao, pipeline.bank.folder)[:, :k]
-    return Outcome(recipe, result, prompts, Scoring.of(splits, {**evaluations, **alone}, labels, neighbours), history)
+        neighbours = hard_negative_table(splits.classes, recipe.mao, fitting.pipeline.bank.folder)[:, :k]
+    scoring = Scoring.of(splits, {**evaluations, **alone}, labels, neighbours)
+    return Outcome(fitting.recipe, result, _prompts(fitting, history), scoring, history)
 
 
-def mao_task(recipe: Recipe, pipeline: Pipeline, splits: Splits, pseudo_labels: PseudoLabelStore) -> Task:
-    """Return the data and means of a run in MAO's terms."""
-    return Task(
-        classes=splits.classes,
-        shots=splits.shots,
-        new_classes=splits.new_classes,
-        unlabelled=splits.unlabelled,
-        new_stage=splits.new_stage,
-        train=splits.train,
-        make_batches=pipeline.make_batches,
-        foundation=lambda: ZeroShot(
-            pipeline.clip, splits.new_classes, templates=labeler_templates(recipe, splits.templates)
-        ),
-        epochs=recipe.epochs,
-        lr=recipe.lr,
-        batch_size=recipe.batch_size,
-        views=pipeline.views,
-        seed=recipe.seed,
-        cache=pipeline.bank.folder,
-        pseudo_labels=pseudo_labels,
-    )
+def _prompts(fitting: Fitting, history: History) -> dict[str, StagePrompts]:
+    """Return the prompts of each stage; for zero-shot CLIP, which has none, its classes."""
+    splits = fitting.splits
+    if not fitting.stages:
+        protocol = fitting.recipe.protocol_in_use
+        return {
+            ZEROSHOT: StagePrompts(protocol.known_classes([splits.classes, splits.new_classes or splits.classes]), {})
+        }
+    return {
+        stage.name: StagePrompts(stage.classes, record.prompts or {})
+        for stage, record in zip(fitting.stages, history.stages, strict=True)
+    }
 
 
-def _run_plan(
-    pipeline: Pipeline,
-    learner: AbstractLearner,
-    stages: Sequence[Stage],
-    drawn: Drawn,
-    candidates: float | None,
-    recipe: str,
-) -> RunPlan:
-    splits = drawn.splits
+def _count_candidates(fitting: Fitting) -> float | None:
+    """Return the mean number of classes in a batch of MAO's base stage, where the loss is over these alone."""
+    if not any(stage.batch_candidates for stage in fitting.stages):
+        return None
+    splits = fitting.splits
+    return count_candidates(splits.classes, splits.shots, fitting.recipe.mao, fitting.pipeline.bank.folder)
+
+
+def _run_plan(fitting: Fitting, drawn: Drawn, candidates: float | None, recipe: str, fits: int) -> RunPlan:
+    """Plan a run that tunes ``fits`` times: once for each fold of a cross-validation, and on all images."""
+    learner, splits, stages = fitting.learner, drawn.splits, fitting.stages
     uses_bank = (learner.uses_frozen_features or learner.uses_unprojected_features) and not learner.tunes_image_tower
+    estimate = CostMeter().estimate(fitting.pipeline, learner, stages, splits)
     return RunPlan(
         recipe=recipe,
         stages=stages,
         shots=len(splits.shots),
         unlabelled=len(splits.unlabelled.samples) if splits.unlabelled and uses_pool(stages) else 0,
-        tests={name: len(test.samples) for name, test in splits.tests.items()},
-        views=pipeline.views if uses_bank else 0,
+        tests={name: len(test.samples) for name, test in splits.tests.items() if name != CROSS_VALIDATED},
+        views=fitting.pipeline.views if uses_bank else 0,
         candidates=candidates,
         parameters=_parameters(learner),
         remarks=drawn.remarks,
-        estimate=CostMeter().estimate(pipeline, learner, stages, splits),
+        estimate=replace(estimate, tuning=fits * estimate.tuning),
+        folds=fits - 1,
     )
 
 
@@ -259,83 +224,54 @@ def _pseudo_label_store(folder: Path | None) -> PseudoLabelStore:
     return PseudoLabelStore(path)
 
 
-def _score(
-    recipe: Recipe,
-    pipeline: Pipeline,
-    splits: Splits,
-    learner: AbstractLearner,
-    stages: Sequence[Stage],
-    history: History,
-) -> Evaluations:
-    """Score every test with the prompts of every stage, and by zero-shot CLIP."""
-    evaluations: dict[str, dict[str, Evaluation]] = {}
-    tests = splits.tests if recipe.protocol_in_use.joint else {}
-    rivals = {name: {other: tests[other].classes for other in tests if other != name} for name in splits.tests}
-    for stage, record in zip(stages, history.stages, strict=True):
-        restore_prompts(learner, record.prompts or {}, stage.classes)
-        evaluations[record.name] = {
-            name: pipeline.score(learner, test, rivals[name]) for name, test in splits.tests.items()
-        }
-    zeroshot = ZeroShot(pipeline.clip, splits.classes, templates=templates_of(recipe, splits.templates))
-    evaluations[ZEROSHOT] = {}
-    for name, test in splits.tests.items():
-        zeroshot.templates = templates_of(recipe, test.templates or splits.templates)
-        evaluations[ZEROSHOT][name] = pipeline.score(zeroshot, test, rivals[name])
-    return evaluations
+def _calibrate(fitting: Fitting, history: History, folds: Mapping[str, Tensor]) -> dict[str, Calibration]:
+    """Learn from the held-out images of one's own how far the probabilities of all prompts can be trusted.
 
-
-def _calibrate(
-    recipe: Recipe,
-    pipeline: Pipeline,
-    splits: Splits,
-    learner: AbstractLearner,
-    stages: Sequence[Stage],
-    history: History,
-) -> dict[str, Calibration]:
-    """Learn from the held-out images of one's own how far the probabilities of all prompts can be trusted."""
-    classes, samples = _held_out(splits)
-    if not samples:
+    ``folds``: scores of the images of the test ``cv`` by stage, each by prompts that were not tuned on the image.
+    """
+    held_out = _held_out(fitting.splits)
+    if held_out is None:
         return {}
-    labels = torch.tensor([sample.label for sample in samples])
-    zeroshot = ZeroShot(pipeline.clip, classes, templates=templates_of(recipe, splits.templates))
-    calibration = {}
-    for stage, record in zip(stages, history.stages, strict=True):
-        restore_prompts(learner, record.prompts or {}, stage.classes)
-        learner.bind(classes)
-        calibration[record.name] = Calibration.of(pipeline.logits(learner, samples), labels)
-    return {**calibration, ZEROSHOT: Calibration.of(pipeline.logits(zeroshot, samples), labels)}
+    labels = torch.tensor([sample.label for sample in held_out.samples])
+    by_stage = folds if fitting.splits.folds else fitting.logits(history, held_out)
+    calibration = {stage: Calibration.of(logits, labels) for stage, logits in by_stage.items()}
+    zeroshot = ZeroShot(
+        fitting.pipeline.clip, held_out.classes, templates=templates_of(fitting.recipe, fitting.splits.templates)
+    )
+    return {**calibration, ZEROSHOT: Calibration.of(fitting.pipeline.logits(zeroshot, held_out.samples), labels)}
 
 
-def _held_out(splits: Splits) -> tuple[tuple[str, ...], list[Sample]]:
-    """Return the labelled images that are scored, and their classes, where all tests choose among the same."""
+def _held_out(splits: Splits) -> Test | None:
+    """Return the labelled images that are scored and not tuned on, where all tests choose among the same classes."""
+    if splits.folds:
+        return splits.tests[CROSS_VALIDATED]
     tests = [*splits.tests.values()]
     if not tests or any(test.classes != tests[0].classes for test in tests):
-        return (), []
-    return tests[0].classes, [sample for test in tests for sample in test.samples]
+        return None
+    return Test(tests[0].classes, [sample for test in tests for sample in test.samples])
 
 
 def _result(
-    recipe: Recipe,
+    asked: Recipe,
     departing: Departures,
-    pipeline: Pipeline,
+    fitting: Fitting,
     drawn: Drawn,
     data: DataRecord,
     history: History,
     evaluations: Evaluations,
-    predictors: Predictors,
     labels: PseudoLabels | None,
     alone: Evaluations,
     calibration: dict[str, Calibration],
-    learner: AbstractLearner | None,
     start: float,
 ) -> Result:
-    splits, protocol = drawn.splits, recipe.protocol_in_use
+    splits, recipe = drawn.splits, fitting.recipe
+    protocol = recipe.protocol_in_use
     own = recipe.data.own_paths
     accuracies = {
         prompts: {name: evaluation.accuracy for name, evaluation in by_test.items()}
         for prompts, by_test in evaluations.items()
     }
-    predictors = protocol.choose(predictors, accuracies)
+    predictors = protocol.choose(fitting.predictors, accuracies)
     scored_with = {name: predictors.of(test.classes, splits.classes) for name, test in splits.tests.items()}
     stages: list[StageResult] = [
         {
@@ -351,8 +287,8 @@ def _result(
     return Result(
         dataset=without_folders(splits.name),
         protocol=protocol.name,
-        learner=recipe.title,
-        method=recipe.method,
+        learner=recipe.title if fitting.stages or asked.method != BEST else "clip",
+        method=asked.method,
         seed=recipe.seed,
         shots=recipe.data.shots,
         scores=protocol.means(splits, {name: accuracies[prompts][name] for name, prompts in scored_with.items()}),
@@ -379,11 +315,11 @@ def _result(
         remarks=[without_folders(remark, own) for remark in drawn.remarks],
         calibration=calibration,
         templates=list(templates_of(recipe, splits.templates)),
-        parameters=_parameters(learner) if learner else 0,
+        parameters=_parameters(fitting.learner) if fitting.stages else 0,
         peak_memory=history.peak_memory,
         seconds=time.monotonic() - start,
-        environment=environment(pipeline.clip, data),
-        recipe=recipe.shareable().model_dump(mode="json"),
+        environment=environment(fitting.pipeline.clip, data),
+        recipe=(asked if asked.method == BEST else recipe).shareable().model_dump(mode="json"),
         departures=departing,
     )
 

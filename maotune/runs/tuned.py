@@ -1,6 +1,7 @@
 """A finished run: its tuned prompts at work, and the file that holds all there is to deploy."""
 
 import glob
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +17,12 @@ from maotune.data.images.scan import scan_images
 from maotune.data.sets.catalog import load_dataset, names
 from maotune.data.sets.dataset import Dataset, Sample, Skipped, UnreadableImage, list_skipped
 from maotune.data.sets.hub import PREFIX
-from maotune.data.sets.labels import DRAWN
+from maotune.data.sets.labels import ALL_TRAIN, DRAWN
 from maotune.data.sets.tables import read_frame
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
+from maotune.protocols.protocol import CROSS_VALIDATED
 from maotune.recipe.schema import Recipe, choose
 from maotune.runs.answers import Assessment, Predictions
 from maotune.runs.build import build_clip, build_learner
@@ -32,6 +34,8 @@ from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
 from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
 from maotune.train.session import CheckpointError, restore_prompts, save_prompts
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -187,11 +191,12 @@ class Run:
         choose("split", split, ("auto", "all", "test", "val", "train"))
         data = self.recipe.data
         is_frame = isinstance(source, pd.DataFrame)
-        fractions = (1.0, 0.0)
-        if not is_frame and (str(source) == data.source or Path(source).resolve() == Path(data.source).resolve()):
+        fractions = ALL_TRAIN
+        own = not is_frame and (str(source) == data.source or Path(source).resolve() == Path(data.source).resolve())
+        if own:
             self._check_there(source, root or data.root, data.classes if classes is None else None)
             root, classes = root or data.root, classes or data.classes
-            fractions = DRAWN
+            fractions = ALL_TRAIN if self.result.cross_validated else DRAWN
         where = Path(root) if root else None, Path(classes) if classes else None, fractions
         load: Any = read_frame if is_frame else load_dataset
         dataset: Dataset = load(source, *where, as_words=data.as_words)
@@ -201,6 +206,11 @@ class Run:
         readable = scan_images([sample for part in parts for sample in getattr(dataset, part)])
         if not readable.kept:
             raise ValueError(f"{dataset.name} has no readable image in {split}; it has {dataset.summary()}")
+        if own and self.result.cross_validated and split != "test":
+            log.warning(
+                "the prompts were tuned on these images: what is to be expected on others was measured by "
+                "cross-validation, %.1f %% (cv)", self.result.scores[CROSS_VALIDATED],
+            )  # fmt: skip
         name, learner = self._predictor(dataset.classes, prompts)
         pipeline = Pipeline(self.clip, self.recipe, callback)
         predictions = self._predictions(pipeline, learner, name, readable.kept, readable.skipped)

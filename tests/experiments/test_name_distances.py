@@ -21,8 +21,8 @@ from maotune.mao.methods import build_stages
 from maotune.mao.neighbours import class_embeddings
 from maotune.recipe import Recipe, load_recipe
 from maotune.runs.build import build_splits
+from maotune.runs.fitting import mao_task
 from maotune.runs.pipeline import Pipeline
-from maotune.runs.tune import mao_task
 from tests.toys import paint_photos, toy_clip
 
 Drawn = list[list[Sample]]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 
 from maotune.learners.taskres import TaskRes
@@ -9,13 +10,15 @@ from maotune.train.loop import FitSettings
 from tests.parity.world import BASE, NEW, Rows, World, check_training, close, golden, scores, slices
 
 
-def test_taskres() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_taskres(fused: bool) -> None:
+    """``fused`` is one pass over the parameters for an update: the recipe's, for a thousand classes."""
     clip: Any = World()
     learner = check_training(
         "taskres",
         lambda: TaskRes(clip, BASE, alpha=0.5),
         Rows(slices(10, 40)),
-        FitSettings("Adam", {"weight_decay": 5e-4}),
+        FitSettings("Adam", {"weight_decay": 5e-4, "fused": fused}),
         2e-3,
         {"residual": "residual"},
     )

@@ -121,7 +121,7 @@ def test_what_the_pool_has_done_is_said(run: maotune.Run, new: float, words: str
     )
     said = pool_in_words(result)
     assert said == (
-        f"the 8 unlabelled images {words} ({new:.1f} % of the validation images are right with them, 58.3 % without): "
+        f"the 8 unlabelled images {words} ({new:.1f} % of the held-out images are right with them, 58.3 % without): "
         f"the prompts of the stage {'new' if new > 60 else 'base'} are used; 2 classes got no unlabelled image"
     )
     assert pool_in_words(replace(run.result, pseudo_labels=None)) is None

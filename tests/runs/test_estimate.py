@@ -17,9 +17,10 @@ from maotune.recipe import load_recipe
 from maotune.runs.build import build_clip, build_learner, build_splits
 from maotune.runs.estimate import CostMeter, ImageCost, StepCost
 from maotune.runs.events import CostEstimate, RunPlan, duration
+from maotune.runs.fitting import mao_task
 from maotune.runs.forecast import forecast
 from maotune.runs.pipeline import Pipeline
-from maotune.runs.tune import mao_task, tune_and_score
+from maotune.runs.tune import tune_and_score
 from tests.toys import paint_photos, toy_clip
 
 

@@ -30,6 +30,7 @@ def recipe(name: str, photos: Path, method: str, **settings: Any) -> Any:
 def test_the_learners_here_are_all_that_tune_no_prompts() -> None:
     assert {*NAMES} == {
         "taskres", "linear", "lp++", "clap", "clip-adapter", "tip-adapter", "gda", "prolip", "clip-lora",
+        "mmrl", "mmrl++",
     }  # fmt: skip
 
 

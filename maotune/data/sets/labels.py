@@ -28,6 +28,8 @@ _FILLERS = {
 
 DRAWN = (0.5, 0.2)
 """Shares of train and val where a data set has no splits; the rest is test. They are CoOp's."""
+ALL_TRAIN = (1.0, 0.0)
+"""These shares where all images are for training, or are not told apart."""
 
 T = TypeVar("T", Path, int)
 L = TypeVar("L", str, int)
