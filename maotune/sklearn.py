@@ -32,7 +32,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         learner: name of the learner (``maotune list learners``).
         method: ``plain`` or another method; those with a new stage need ``unlabelled`` in ``fit``.
         class_names: name of the class for each label; default: the label itself.
-        validation: share of each class by which prompts and zero-shot CLIP are compared, and probabilities calibrated.
+        validation: share of each class by which prompts and zero-shot CLIP are compared, and probabilities calibrated;
+            0: that is done by cross-validation, and all images are tuned on.
         seed: of the draw and the initial prompts.
         settings: further settings of the recipe with dotted keys: ``{"epochs": 10, "data.views": 4}``.
 
