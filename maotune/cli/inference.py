@@ -137,6 +137,13 @@ def predict(
     reject: Annotated[
         bool, typer.Option("--reject", help="Answer `unknown` for images that resemble none of the classes.")
     ] = False,
+    transduce: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABELER",
+            help="Look at all images at once: stata (for any folder), transclip, zlap, sinkhorn or adjusted.",
+        ),
+    ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Write a .csv, .jsonl or .parquet file.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
     clip: ClipOf = None,
@@ -156,6 +163,7 @@ def predict(
             prompts=prompts,
             precision=precision,
             reject=reject,
+            transduce=transduce,
             strict=strict,
             callback=listen,
         )
@@ -170,6 +178,7 @@ def predict(
                     for (name, best), label in zip(predictions, predictions.labels, strict=True)
                 ],
                 "left_to_a_person": predictions.note or None,
+                "changed": predictions.changed,
                 "skipped": [{"image": image.name, "reason": image.reason} for image in predictions.skipped],
             }
         )
@@ -182,6 +191,10 @@ def predict(
         err.print(f"{len(predictions)} images: {to}", markup=False, soft_wrap=True)
     if predictions.note:
         err.print(predictions.note, markup=False, soft_wrap=True)
+    if predictions.changed is not None:
+        err.print(
+            f"{transduce} changed {predictions.changed} of {len(predictions)} answers", markup=False, soft_wrap=True
+        )
     for image in predictions.skipped:
         err.print(f"skipped: {image.reason}", markup=False)
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -47,6 +47,8 @@ class Predictions(Sequence[Answer]):
     """(N,) float32: how much an image resembles its nearest class; low for images of no class (``--reject``)."""
     note: str = ""
     """A sentence on the images that are left to a person, where this was asked for."""
+    changed: int | None = None
+    """Number of answers that were changed by looking at all images at once; None where this was not asked for."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -73,6 +75,11 @@ class Predictions(Sequence[Answer]):
         return [
             self.classes[number] if sure else UNKNOWN for number, sure in zip(best, self.answered.tolist(), strict=True)
         ]
+
+    def corrected(self, probabilities: Tensor) -> "Predictions":
+        """Return the predictions by other ``probabilities`` of the same classes, with the number of changed answers."""
+        changed = int((probabilities.argmax(dim=1) != self.probabilities.argmax(dim=1)).sum())
+        return replace(self, probabilities=probabilities, changed=changed)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row per image: ``image``, ``label`` (the answer), and the ``top_k`` classes with probabilities."""

@@ -33,6 +33,7 @@ from maotune.runs.given import ClassNames, Images, class_names_of, is_there, sam
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
 from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
+from maotune.runs.transduce import check_transducer, label_together
 from maotune.train.session import CheckpointError, restore_prompts, save_prompts
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Run:
         prompts: str = "auto",
         precision: float | None = None,
         reject: bool = False,
+        transduce: str | None = None,
         strict: bool = False,
         bank: bool = False,
         callback: Callback = lambda event: None,
@@ -108,6 +110,8 @@ class Run:
             precision: answer "unknown" below the confidence above which this share of the answers for held-out images
                 was right.
             reject: answer "unknown" for images that resemble the classes less than 95 % of the held-out images do.
+            transduce: a labeler (stata, transclip, ...) that looks at all images of the call at once and corrects the
+                answers: for many images. Only stata does no harm where some of the classes have no image.
             strict: stop at an unreadable image, instead of skipping and listing it.
             bank: take image features from the feature bank on disk, and keep them there.
             callback: called with progress.
@@ -118,6 +122,12 @@ class Run:
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: give the number of classes per image, 1 or more")
+        if transduce is not None:
+            check_transducer(transduce)
+            if precision is not None or reject:
+                raise ValueError(
+                    "transduce changes the probabilities, and thresholds were learned without it: leave out one of them"
+                )
         name, learner = self._predictor(classes, prompts)
         rejection = None
         if precision is not None or reject:
@@ -130,7 +140,11 @@ class Run:
             raise ValueError(f"no image to classify. {readable.summary()}")
         pipeline = Pipeline(self.clip, self.recipe, callback, keep=bank)  # most are seen once
         skipped = (*left_out, *readable.skipped)
-        return self._predictions(pipeline, learner, name, readable.kept, skipped, top_k, rejection)
+        predictions = self._predictions(pipeline, learner, name, readable.kept, skipped, top_k, rejection)
+        if transduce is None:
+            return predictions
+        features = pipeline.embed(learner, readable.kept)
+        return predictions.corrected(label_together(transduce, learner, features, predictions.probabilities))
 
     def predict_proba(self, images: Images, classes: ClassNames | None = None, *, prompts: str = "auto") -> np.ndarray:
         """Return the probabilities (N, C) of the classes for each image, all of which must be readable.
