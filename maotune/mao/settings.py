@@ -44,7 +44,7 @@ class MaoSettings:
     labeler: Literal["foundation", "tuned", "adjusted", "sinkhorn", "transclip", "stata", "zlap"] = "foundation"
     """What predicts the pseudo-labels: zero-shot CLIP; as released, the prompts of the base stage (``tuned``); or the
     pool as a whole, from zero-shot CLIP (``maotune.mao.labelers``). ``stata``, the default for one's own images (the
-    protocol adapt), does no harm where the pool lacks classes;
+    protocol adapt), does not collapse where the pool lacks classes;
     ``sinkhorn`` and ``adjusted`` assume equal shares of all, which in a ``balanced`` pool is label information."""
     template: str | None = None
     """Text of the labeler ``foundation``: ``dataset`` (the data set's own), ``ensemble``, or one with ``{}`` for the

@@ -29,7 +29,7 @@ class Adapt(Protocol):
     name = "adapt"
     summary = "for one's own images: all classes, unlabelled images; the better of tuned and zero-shot is used"
     measures = ("test", "val", CROSS_VALIDATED)
-    settings = MappingProxyType({"mao.labeler": "stata"})  # the only one that a pool without some classes does not harm
+    settings = MappingProxyType({"mao.labeler": "stata"})  # it does not collapse on a pool without some classes
     takes_unlabelled = True
     cross_validates = True
 

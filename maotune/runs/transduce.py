@@ -22,7 +22,7 @@ def label_together(name: str, learner: AbstractLearner, images: Tensor, probabil
     """Return the probabilities (N, C) that a labeler gives the bound classes, looking at all images at once.
 
     Args:
-        name: one of ``TRANSDUCERS``. Only ``stata`` does no harm where some classes have no image.
+        name: one of ``TRANSDUCERS``. Only ``stata`` does not collapse where classes have no image.
         learner: gives the class texts; where they depend on the image, those of the mean image are taken.
         images: (N, d) image features by the learner.
         probabilities: (N, C) of the learner, the prior.

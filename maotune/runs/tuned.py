@@ -111,7 +111,7 @@ class Run:
                 was right.
             reject: answer "unknown" for images that resemble the classes less than 95 % of the held-out images do.
             transduce: a labeler (stata, transclip, ...) that looks at all images of the call at once and corrects the
-                answers: for many images. Only stata does no harm where some of the classes have no image.
+                answers: for many images. Only stata does not collapse where classes have no image.
             strict: stop at an unreadable image, instead of skipping and listing it.
             bank: take image features from the feature bank on disk, and keep them there.
             callback: called with progress.
