@@ -106,7 +106,7 @@ def run(
     }
     overrides = {SHORT.get(key, key): value for key, value in map(parse_override, settings or ())}
     overrides |= {key: value for key, value in options.items() if value is not None}
-    if chosen.make_figure is None:  # figures of batches need none
+    if chosen.make_figure is None:  # figures of batches take no image for a class
         overrides |= name_clip((load_recipe(None, {**overrides, "data.source": source}) for source in sources), yes)
     planned = plan_runs(
         chosen,

@@ -26,17 +26,22 @@ def report(
 ) -> None:
     """Report whether MAO helped: tables beside published numbers, figures, classes; on the terminal and as a page."""
     from maotune.recipe.schema import choose
+    from maotune.report.batches import batch_sections
     from maotune.report.build import build_report
     from maotune.report.claims import claims_report
     from maotune.report.compare import comparison_records
-    from maotune.report.frame import read_experiments, read_sweeps
+    from maotune.report.frame import has_sweeps, read_experiments, read_sweeps
     from maotune.report.render import FORMATS, terminal, write_report
 
     wanted = [choose("format", name, (*FORMATS, "text")) for name in formats.split(",")] if formats else [*FORMATS]
-    sweeps = read_sweeps(folder)
+    batches = [] if claims else batch_sections(folder)
+    sweeps = [] if batches and not has_sweeps(folder) else read_sweeps(folder)
     experiments = read_experiments(*sweeps)
     commands = list(dict.fromkeys(command for sweep in sweeps for command in sweep.commands))
-    content = (claims_report if claims else build_report)(experiments, commands, folder.resolve().name)
+    title = folder.resolve().name
+    content = (
+        claims_report(experiments, commands, title) if claims else build_report(experiments, commands, title, batches)
+    )
     to = to or folder / ("claims" if claims else "report")
     paths = write_report(content, experiments, to, [name for name in wanted if name != "text"])
     if as_json:

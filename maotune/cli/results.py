@@ -110,22 +110,24 @@ def _show_means_over_classes(results: "Sequence[Result]") -> None:
 def write_figures(
     make: "Callable[[Recipe], BatchFigure]", recipes: "Sequence[Recipe]", folder: Path, dry_run: bool, as_json: bool
 ) -> None:
-    """Write a figure per recipe into a folder; print a sentence on each, or what they show as JSON."""
+    """Write the data of a figure per recipe into a folder; print a sentence on each, or the data as JSON."""
     documents: list[dict[str, Any]] = []
     for recipe in recipes:
         if dry_run:
             documents.append({"source": recipe.data.source, "seed": recipe.seed})
             continue
         picture = make(recipe)
-        files = [str(path) for path in picture.save(folder)]
-        documents.append({"files": files, **picture.document()})
+        file = str(picture.save(folder))
+        documents.append({"files": [file], **picture.document()})
         if not as_json:
             out.print(str(picture), markup=False, highlight=False, soft_wrap=True)
-            err.print("\n".join(files), markup=False, highlight=False, soft_wrap=True)
+            err.print(file, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json({"pictures": documents})
     elif dry_run:
-        out.print(f"{len(documents)} figures in {folder}, and what they show as JSON", markup=False, soft_wrap=True)
+        out.print(f"the data of {len(documents)} figures, as JSON in {folder}", markup=False, soft_wrap=True)
+    else:
+        out.print(f"maotune report {folder} draws them", markup=False, highlight=False, soft_wrap=True)
 
 
 def _recipe_in_words(result: "Result") -> str:

@@ -1,35 +1,32 @@
 """The first mini-batches of a run, without tuning: the data of the paper's Figures 5 and 6."""
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from maotune.data.batches import RandomSampler, Sampler
 from maotune.data.sets.dataset import Sample
+from maotune.files import write_atomic
 from maotune.mao.stages import hard_draws
 from maotune.recipe import Recipe
 from maotune.runs.build import build_splits
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 HARD, RANDOM = "hard", "random"
 """Kinds of batches: MAO's base stage, and the learner as published."""
-COLOURS = {RANDOM: "#0072B2", HARD: "#D55E00"}
-"""Colour-blind-safe palette."""
-TITLES = {RANDOM: "random sampling", HARD: "MAO's hard negatives"}
 
 
 class BatchFigure(Protocol):
-    """A figure with its data; as text, a sentence on it."""
+    """The data of a figure, which ``maotune report`` draws; as text, a sentence on it."""
 
     def document(self) -> dict[str, Any]:
         """Return the data, as JSON can hold it."""
         ...
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write the data and the figure; return their paths."""
+    def save(self, folder: Path) -> Path:
+        """Write the data; return the path."""
         ...
 
 
@@ -44,6 +41,8 @@ class FirstBatches:
     """Query images per batch of MAO."""
     k: int
     """Classes per query."""
+    templates: tuple[str, ...] = ()
+    """The data set's own zero-shot prompts."""
     batches: dict[str, list[list[Sample]]]
     """``RANDOM`` and ``HARD`` -> batches; the queries of a hard one come first."""
 
@@ -61,22 +60,19 @@ def draw_first_batches(recipe: Recipe) -> FirstBatches:
     b, k = recipe.mao.b_and_k(len(splits.classes))
     random = RandomSampler(len(shots), recipe.batch_size, views, recipe.seed)
     batches = {RANDOM: _first_epoch(random, shots), HARD: _first_epoch(sampler, samples)}
-    return FirstBatches(dataset=splits.name, classes=splits.classes, b=b, k=k, batches=batches)
+    return FirstBatches(
+        dataset=splits.name, classes=splits.classes, b=b, k=k, templates=splits.templates, batches=batches
+    )
 
 
 def _first_epoch(sampler: Sampler, samples: list[Sample]) -> list[list[Sample]]:
     return [[samples[image] for image, _ in batch] for batch in sampler.epoch(0)]
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of that size in inches."""
-    from matplotlib.figure import Figure  # takes a second, and the draw_first_batches alone need none of it
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def paths(folder: Path, name: str, *kinds: str) -> list[Path]:
-    """Return paths of files in ``folder``, which is created, with one name that all file systems allow."""
+def write_document(folder: Path, name: str, document: Mapping[str, Any]) -> Path:
+    """Write a document as JSON into ``folder``, which is created, under a name that all file systems allow."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"\W+", "-", name).strip("-")
-    return [folder / f"{stem}.{kind}" for kind in kinds]
+    path = folder / f"{stem}.json"
+    write_atomic(path, json.dumps(document, indent=1) + "\n")
+    return path

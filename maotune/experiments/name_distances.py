@@ -1,40 +1,39 @@
 """Distances between the class names of a mini-batch, drawn at random and by MAO (paper, Figure 5).
 
 The paper embeds class names by Word2Vec; here they are embedded by MiniLM, the model that the hard negatives are chosen
-by. So a smaller distance within a batch shows that the sampler does what it says, not that another model agrees.
+by, and by the text tower of the CLIP that is tuned. A smaller distance by the former shows that the sampler does what
+it says; by the latter, that the classes are close for the model that learns to tell them apart.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from maotune.experiments.first_batches import COLOURS, TITLES, draw_first_batches, new_figure, paths
-from maotune.files import open_atomic, write_atomic
+from maotune.experiments.first_batches import HARD, RANDOM, draw_first_batches, write_document
 from maotune.mao.neighbours import class_embeddings
 from maotune.recipe import Recipe
+from maotune.runs.build import build_clip, templates_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
-
-SIDES: tuple[tuple[int, Literal["left", "right"]], ...] = ((1, "left"), (-1, "right"))
-"""Side of a point on which a name is written, and its alignment."""
+MINILM = "all-MiniLM-L6-v2"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchDistance:
-    """Mean cosine distance between the names of two classes of a batch, over the batches of an epoch."""
+@dataclass(frozen=True, kw_only=True)
+class NameEmbedding:
+    """The class names in the space of one model."""
 
-    mean: float
-    std: float
-    """Standard deviation over batches, not over seeds."""
-    batches: int
+    model: str
+    coordinates: list[list[float]]
+    """(C, 2) embeddings of the names on the first two principal components of all C."""
+    explained: list[float]
+    """Share of the variance on each of the two components."""
+    distances: dict[str, list[float]]
+    """``random`` (the learner as published) and ``hard`` (MAO) -> of each batch of an epoch, the mean cosine distance
+    between the names of two of its classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,38 +46,31 @@ class NameDistances:
     """Query images per batch of MAO."""
     k: int
     """Classes per query."""
-    embedding: str
-    """Model that embeds the names."""
     classes: list[str]
     """The C base classes."""
-    coordinates: list[list[float]]
-    """(C, 2) embeddings of the names on the first two principal components of all C."""
-    explained: list[float]
-    """Share of the variance on each of the two components."""
-    distance: dict[str, BatchDistance]
-    """``random`` (the learner as published) and ``hard`` (MAO) -> distance."""
+    embeddings: list[NameEmbedding]
+    """By MiniLM, and by the text tower of the recipe's CLIP."""
     shown: dict[str, list[int]]
     """``random`` and ``hard`` -> the classes of the epoch's first batch."""
 
     def __str__(self) -> str:
-        random, hard = self.distance["random"], self.distance["hard"]
-        return (
-            f"{self.dataset}, seed {self.seed}: by name, two classes of a batch are {hard.mean:.3f} ± {hard.std:.3f} "
-            f"apart with MAO's hard negatives and {random.mean:.3f} ± {random.std:.3f} at random "
-            f"({hard.mean - random.mean:+.3f})"
-        )
+        sentences = []
+        for embedding in self.embeddings:
+            random, hard = embedding.distances[RANDOM], embedding.distances[HARD]
+            sentences.append(
+                f"by {embedding.model}, two classes of a batch are {fmean(hard):.3f} ± {pstdev(hard):.3f} apart with "
+                f"MAO's hard negatives and {fmean(random):.3f} ± {pstdev(random):.3f} at random "
+                f"({fmean(hard) - fmean(random):+.3f})"
+            )
+        return f"{self.dataset}, seed {self.seed}: {'; '.join(sentences)}"
 
     def document(self) -> dict[str, Any]:
         """Return everything, as JSON can hold it."""
         return asdict(self)
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write ``density-DATASET-seedN.json`` and its figure as SVG; return their paths."""
-        document, figure = paths(folder, f"density-{self.dataset}-seed{self.seed}", "json", "svg")
-        write_atomic(document, json.dumps(self.document(), indent=1) + "\n")
-        with open_atomic(figure) as file:
-            plot_name_distances(self).savefig(file, format="svg", metadata={"Date": None})
-        return [document, figure]
+    def save(self, folder: Path) -> Path:
+        """Write ``density-DATASET-seedN.json``; return its path."""
+        return write_document(folder, f"density-{self.dataset}-seed{self.seed}", self.document())
 
 
 def measure_name_distances(recipe: Recipe) -> NameDistances:
@@ -90,26 +82,37 @@ def measure_name_distances(recipe: Recipe) -> NameDistances:
     Raises:
         ValueError: no such data, or it does not fit the protocol.
     """
-    from sklearn.decomposition import PCA
-
     drawn = draw_first_batches(recipe)
-    embedded = class_embeddings([name.replace("_", " ") for name in drawn.classes])
-    components = PCA(n_components=2).fit(embedded)
     held = {
         kind: [sorted({sample.label for sample in batch}) for batch in batches]
         for kind, batches in drawn.batches.items()
+    }
+    clip = build_clip(recipe.clip)
+    text = clip.zeroshot_text(drawn.classes, templates_of(recipe, drawn.templates))
+    embedded = {
+        MINILM: class_embeddings([name.replace("_", " ") for name in drawn.classes]),
+        f"the text tower of {clip.name}": F.normalize(text.float().cpu(), dim=1),
     }
     return NameDistances(
         dataset=drawn.dataset,
         seed=recipe.seed,
         b=drawn.b,
         k=drawn.k,
-        embedding="all-MiniLM-L6-v2",
         classes=list(drawn.classes),
-        coordinates=components.transform(embedded).tolist(),
-        explained=components.explained_variance_ratio_.tolist(),
-        distance={kind: _over_batches(embedded, batches) for kind, batches in held.items()},
+        embeddings=[_embedding(model, names, held) for model, names in embedded.items()],
         shown={kind: batches[0] for kind, batches in held.items()},
+    )
+
+
+def _embedding(model: str, names: Tensor, batches: dict[str, list[list[int]]]) -> NameEmbedding:
+    from sklearn.decomposition import PCA
+
+    components = PCA(n_components=2).fit(names)
+    return NameEmbedding(
+        model=model,
+        coordinates=components.transform(names).tolist(),
+        explained=components.explained_variance_ratio_.tolist(),
+        distances={kind: _within(names, of_kind) for kind, of_kind in batches.items()},
     )
 
 
@@ -120,61 +123,10 @@ def mean_distance(embedded: Tensor) -> float:
     return 1 - (float(embedded.double().sum(0).square().sum()) - n) / (n * (n - 1))
 
 
-def _over_batches(embedded: Tensor, batches: Sequence[Sequence[int]]) -> BatchDistance:
+def _within(embedded: Tensor, batches: Sequence[Sequence[int]]) -> list[float]:
     within = [mean_distance(embedded[list(classes)]) for classes in batches if len(classes) > 1]
     if not within:
         raise ValueError(
             "every batch holds one class only: there is no pair of classes whose distance could be measured"
         )
-    return BatchDistance(fmean(within), pstdev(within), len(within))
-
-
-def plot_name_distances(distances: NameDistances) -> "Figure":
-    """Plot all class names on their principal components, with the names of one random and of one hard batch."""
-    figure = new_figure(13, 6)
-    panels: Sequence[Axes] = figure.subplots(1, 2, sharex=True, sharey=True)
-    for panel, (kind, distance) in zip(panels, distances.distance.items(), strict=True):
-        shown = distances.shown[kind]
-        panel.scatter(*_columns(distances.coordinates), 9, color="#BBBBBB")
-        panel.scatter(*_columns([distances.coordinates[label] for label in shown]), 22, color=COLOURS[kind])
-        panel.set_title(
-            f"{TITLES[kind]}: {len(shown)} of {len(distances.classes)} classes\n"
-            f"mean distance {distance.mean:.3f} ± {distance.std:.3f} over {distance.batches} batches",
-            fontsize=10,
-        )
-        panel.set_xlabel(f"first component ({distances.explained[0]:.0%} of the variance)", fontsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.margins(0.15, 0.05)
-        panel.tick_params(labelsize=7)
-    panels[0].set_ylabel(f"second component ({distances.explained[1]:.0%})", fontsize=8)
-    figure.suptitle(
-        f"{distances.dataset}: one mini-batch by the names of its classes ({distances.embedding})", fontsize=11
-    )
-    figure.draw_without_rendering()  # places the panels, which names are placed by
-    figure.set_layout_engine("none")
-    for panel, shown in zip(panels, distances.shown.values(), strict=True):
-        _name(panel, [(distances.classes[label].replace("_", " "), distances.coordinates[label]) for label in shown])
-    return figure
-
-
-def _columns(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    return [point[0] for point in points], [point[1] for point in points]
-
-
-def _name(panel: "Axes", points: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """Write names beside their points, each at the first position where it covers no other."""
-    written: list[Bbox] = []
-    for name, (x, y) in points:
-        places = [(side * 4, 2 + 7 * line, align) for line in (0, -1, 1, -2, 2) for side, align in SIDES]
-        for right, up, align in places:
-            text = panel.annotate(
-                name, (x, y), (right, up), textcoords="offset points", ha=align, fontsize=7, parse_math=False
-            )
-            box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in written):
-                break
-            text.remove()
-        else:  # no free place: it is written over another
-            text = panel.annotate(name, (x, y), (4, 2), textcoords="offset points", fontsize=7, parse_math=False)
-            box = text.get_window_extent()
-        written.append(box)
+    return within

@@ -15,20 +15,32 @@ from maotune.report.provenance import provenance_section
 from maotune.report.pseudo_labels import pseudo_label_section
 
 
-def build_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str] = (), title: str = "maotune") -> Report:
+def build_report(
+    experiments: Sequence[ExperimentRuns],
+    commands: Sequence[str] = (),
+    title: str = "maotune",
+    batches: Sequence[Section] = (),
+) -> Report:
     """Build the report.
 
     Args:
         experiments: with their runs (``frame.read_experiments``).
         commands: that made them.
         title: of the report.
+        batches: sections on mini-batches, of which nothing is tuned (``batches.batch_sections``).
     """
     compared = [(runs, compare_mao(runs)) for runs in experiments if runs.scores.measure]
     # The answer is on base-to-new, else on the first experiment that compares with MAO, else on the first.
     order = sorted(compared, key=lambda entry: (entry[0].name != "base-to-new", not entry[1]))
     main, comparisons = order[0] if order else (None, [])
     own = find_own_runs(main) if main else []
-    answer = sentences.answer(main, comparisons) if main else "There is no finished run yet."
+    answer = (
+        sentences.answer(main, comparisons)
+        if main
+        else batches[0].text[0]
+        if batches
+        else "There is no finished run yet."
+    )
     answer = own_answer(own) if own else answer
     so_far = main is not None and bool(main.missing)
     details = [pseudo_label_section(main), class_section(main)] if main else []
@@ -46,6 +58,7 @@ def build_report(experiments: Sequence[ExperimentRuns], commands: Sequence[str] 
             *([own_section(own)] if own else []),
             *(_experiment_section(runs, comparisons) for runs, comparisons in compared),
             *filter(None, details),
+            *batches,
             provenance_section(experiments, commands),
         ],
     )

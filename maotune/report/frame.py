@@ -18,7 +18,7 @@ from maotune.protocols.protocol import CROSS_VALIDATED
 from maotune.report.names import LABELER_ALONE, ONE_SET, TWO_PROMPTS
 from maotune.report.other_measures import OTHER_MEASURES
 from maotune.runs.predictions import Scoring
-from maotune.runs.result import Result
+from maotune.runs.result import RESULT, Result
 from maotune.sweep.manifest import MANIFEST, Sweep, Trial
 from maotune.sweep.trial import failure_reason
 from maotune.train.evaluate import harmonic_mean
@@ -315,6 +315,11 @@ def read_sweeps(folder: Path) -> list[Sweep]:
     """
     below = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     return [Sweep.read(path) for path in (below if below and not (folder / MANIFEST).exists() else [folder])]
+
+
+def has_sweeps(folder: Path) -> bool:
+    """Say whether there is a sweep, or a finished run, in ``folder`` or in its subfolders."""
+    return any(next(folder.glob(f"{below}{name}"), None) for below in ("", "*/") for name in (MANIFEST, RESULT))
 
 
 def read_experiments(*sweeps: Sweep) -> list[ExperimentRuns]:

@@ -191,18 +191,15 @@ def _plot_confusions(own: OwnRun) -> FigurePanels:
         axes.set(xlabel="taken for", ylabel="is")
         axes.spines[:].set_visible(False)
 
+    fewer = f"; the {len(shown)} of {len(names)} classes with the most mistakes" if len(shown) < len(names) else ""
     return draw_panels(
         "own-confusions",
-        f"Confusions: how many images of each class (rows) are taken for which class (columns){_of(shown, names)}. "
+        f"Confusions: how many images of each class (rows) are taken for which class (columns){fewer}. "
         "Green: right; orange: mistakes; the stronger, the larger the share of the row.",
         [(f"confusion matrix of {len(shown)} classes", paint, 1.4 + 0.2 * len(shown))],
         {},
         width=WIDTH if len(shown) < 13 else 2 * WIDTH,
     )
-
-
-def _of(shown: Sequence[int], names: Sequence[str]) -> str:
-    return f"; the {len(shown)} of {len(names)} classes with the most mistakes" if len(shown) < len(names) else ""
 
 
 def _mistakes(own: OwnRun) -> Iterator[Picture]:

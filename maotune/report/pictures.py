@@ -1,17 +1,13 @@
 """Pictures of a data set for a page, each read when it is shown."""
 
-import base64
 import functools
-import io
 import logging
 from collections.abc import Iterable, Mapping
 
+from maotune.data.images.thumbnail import thumbnail_uri
 from maotune.data.sets.catalog import load_dataset
 from maotune.data.sets.dataset import ImageRef, UnreadableImage
 from maotune.recipe import Recipe
-
-SIDE = 96
-"""Longer side of a picture in pixels."""
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +22,9 @@ class DatasetPictures:
         """Return the first of the images that can be read as a ``data:`` URI; empty without one."""
         for name in names:
             try:
-                picture = self._images[name].read()
+                return thumbnail_uri(self._images[name].read())
             except (KeyError, UnreadableImage):
                 continue
-            picture.thumbnail((SIDE, SIDE))
-            file = io.BytesIO()
-            picture.save(file, "webp", quality=80)
-            return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
         return ""
 
     @functools.cached_property

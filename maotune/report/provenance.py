@@ -18,7 +18,9 @@ NAMED = frozenset({"data.source", "learner.name", "method", "seed"})
 def provenance_section(experiments: Sequence[ExperimentRuns], commands: Sequence[str]) -> Section:
     """Collect everything that is needed to run it again."""
     finished = list({run.trial.folder: run for runs in experiments for run in runs.finished}.values())
-    tables = [_circumstances(experiments, finished), *_settings(experiments), _data(finished)]
+    tables = [_circumstances(experiments, finished)]
+    if finished:
+        tables += [*_settings(experiments), _data(finished)]
     return Section("made", "How it was made", parts=tables, code="\n".join(map(without_folders, commands)))
 
 

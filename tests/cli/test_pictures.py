@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 from tests.cli.conftest import Maotune
 
@@ -11,21 +12,23 @@ WEATHER = ("--data", "icons-weather", "--seeds", 1)
 def test_what_a_picture_shows_is_told_and_written(maotune: Maotune, tmp_path: Path) -> None:
     told = maotune("run", "density", *WEATHER, "--folder", tmp_path)
     assert told.code == 0, told.err
-    assert told.out.startswith("icons-weather, seed 1: by name, two classes of a batch are 0.")
+    assert told.out.startswith("icons-weather, seed 1: by all-MiniLM-L6-v2, two classes of a batch are 0.")
     document = json.loads((tmp_path / "density-icons-weather-seed1.json").read_text(encoding="utf-8"))
     (picture,) = maotune("run", "density", *WEATHER, "--folder", tmp_path, "--json").json["pictures"]
     files = picture.pop("files")
     assert picture == document
-    assert [Path(file).name for file in files] == [
-        "density-icons-weather-seed1.json",
-        "density-icons-weather-seed1.svg",
-    ]
-    assert f"{document['distance']['hard']['mean']:.3f}" in told.out
+    assert [Path(file).name for file in files] == ["density-icons-weather-seed1.json"]
+    for embedding in document["embeddings"]:
+        assert f"{fmean(embedding['distances']['hard']):.3f}" in told.out
+    assert maotune("report", tmp_path, "--format", "html").code == 0
+    assert "counterpart of Figure 5" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_dry_run_writes_nothing(maotune: Maotune, tmp_path: Path) -> None:
     folder = tmp_path / "new"
-    assert maotune("run", "cases", "--dry-run", "--folder", folder).out.startswith("33 figures in ")
+    assert maotune("run", "cases", "--dry-run", "--folder", folder).out.startswith(
+        "the data of 33 figures, as JSON in "
+    )
     planned = maotune("run", "cases", "--dry-run", "--folder", folder, *WEATHER, "--json").json
     assert planned == {"pictures": [{"source": "icons-weather", "seed": 1}]}
     assert not folder.exists()

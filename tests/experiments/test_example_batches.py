@@ -1,5 +1,7 @@
 """Pictures of mini-batches: what is shown is what was drawn."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maotune.experiments.example_batches import ExampleBatches, collect_example_batches, plot_example_batches
+from maotune.experiments.example_batches import ExampleBatches, collect_example_batches
 from maotune.experiments.first_batches import draw_first_batches
+from maotune.mao.stages import hard_negative_table
 from maotune.recipe import Recipe, load_recipe
 from tests.toys import COLOURS, paint_photos
 
@@ -32,43 +35,36 @@ def test_the_first_batches_are_shown(recipe: Recipe, found: ExampleBatches) -> N
 
 
 def test_json_says_what_is_in_them(found: ExampleBatches, tmp_path: Path) -> None:
-    document, _ = found.save(tmp_path)
+    document = found.save(tmp_path)
     told = json.loads(document.read_text(encoding="utf-8"))
     assert document.name == "cases-icons-weather-seed1.json"
     assert (told["dataset"], told["seed"], told["b"], told["k"]) == ("icons-weather", 1, found.draws.b, found.draws.k)
     for kind, batches in found.draws.batches.items():
-        assert told["batches"][kind] == [
-            [{"image": sample.image.name, "class": found.draws.classes[sample.label]} for sample in batch]
-            for batch in batches
-        ]
+        for entries, batch in zip(told["batches"][kind], batches, strict=True):
+            shown = sorted((entry["image"], entry["class"]) for entry in entries)
+            assert shown == sorted((sample.image.name, found.draws.classes[sample.label]) for sample in batch)
+    assert not any("picture" in entry for of in found.document()["batches"].values() for batch in of for entry in batch)
 
 
-def test_every_picture_stands_over_its_class(found: ExampleBatches) -> None:
-    panels = [panel for panel in plot_example_batches(found).axes if panel.images]
-    kinds = [kind for row in range(2) for kind in ("random", "hard") if row < len(found.draws.batches[kind])]
-    rows = {"random": 0, "hard": 0}
-    for panel, kind in zip(panels, kinds, strict=True):
-        batch = found.draws.batches[kind][rows[kind]]
-        rows[kind] += 1
-        assert len(panel.images) == len(panel.texts) == len(batch)
-        for image, text, sample in zip(panel.images, panel.texts, batch, strict=True):
-            left, right, bottom, top = image.get_extent()
-            x, y = text.get_position()
-            assert left < x < right
-            assert top < bottom < y
-            name = found.draws.classes[sample.label].replace("_", " ")
-            assert text.get_text().split() == name.split()[: len(text.get_text().split())]
+def test_each_query_comes_before_its_neighbours(recipe: Recipe, found: ExampleBatches) -> None:
+    """Each row is the list of the query's class in the table of hard negatives."""
+    b, k, classes = found.draws.b, found.draws.k, found.draws.classes
+    table = hard_negative_table(classes, recipe.mao)
+    for batch in found.document()["batches"]["hard"]:
+        assert len(batch) == b * k
+        for query in range(b):
+            row = [classes.index(entry["class"]) for entry in batch[query * k : (query + 1) * k]]
+            assert row == table[row[0], :k].tolist()
 
 
-def test_the_png_holds_the_colours_of_the_pictures(tmp_path: Path) -> None:
+def test_pictures_are_those_of_the_images(tmp_path: Path) -> None:
     source = paint_photos(tmp_path, train=2)
-    _, figure = collect_example_batches(load_recipe(None, {**WEATHER, "data.source": str(source)}), batches=1).save(
-        tmp_path / "out"
-    )
-    pixels = np.asarray(Image.open(figure).convert("RGB"), dtype=float).reshape(-1, 3)
-    for name, colour in COLOURS.items():
-        near = (np.abs(pixels - np.array(colour)).max(1) < 40).sum()
-        assert near > 1000, f"no picture of {name}"
+    found = collect_example_batches(load_recipe(None, {**WEATHER, "data.source": str(source)}), batches=1)
+    told = json.loads(found.save(tmp_path / "out").read_text(encoding="utf-8"))
+    for entry in (entry for of_kind in told["batches"].values() for entry in of_kind[0]):
+        data = base64.b64decode(entry["picture"].removeprefix("data:image/webp;base64,"))
+        seen = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float).mean((0, 1))
+        assert np.abs(seen - np.array(COLOURS[entry["class"]])).max() < 30
 
 
 def test_at_least_one_batch_is_asked_for(recipe: Recipe) -> None:

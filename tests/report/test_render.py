@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from maotune.report.build import build_report
 from maotune.report.content import Gallery
+from maotune.report.frame import ExperimentRuns
 from maotune.report.render import csv as csv_of
 from maotune.report.render import escape_latex, html, latex, markdown, terminal
 from tests.report.conftest import HOSTILE, Reported
@@ -112,6 +114,16 @@ def test_what_is_missing_and_what_failed_is_said(hostile: Reported) -> None:
     assert "1 of 18 trials failed" in said
     assert "ValueError: <b>no luck" in said
     assert hostile.report.answer.startswith("So far, MAO ")
+
+
+def test_there_is_a_report_before_any_run_has_finished(hostile: Reported) -> None:
+    waiting = ExperimentRuns("base-to-new", [], hostile.sweep.trials)
+    report = build_report([waiting], hostile.sweep.commands, "soon")
+    assert report.answer == "There is no finished run yet."
+    assert "18 of 18 trials are not finished" in report.warnings[0]
+    for written in (html(report), markdown(report), latex(report)):
+        assert "soon" in written or written.startswith("%")
+    assert csv_of([waiting]).startswith("learner,method,variant,dataset,seed")
 
 
 def test_class_names_are_in_the_report(hostile: Reported) -> None:
