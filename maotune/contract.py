@@ -103,6 +103,9 @@ class AbstractLearner(nn.Module, ABC):
     """Whether prompts are tuned. If not, the epochs and learning rates that papers give for prompts do not apply."""
     closed_form: bool = False
     """Whether ``prepare`` computes all that is learned, so that a stage has no epochs."""
+    prompts_are_parameters: bool = False
+    """Whether all that is tuned are prompts, so that two sets of prompts are mixed by mixing the parameters. If not (a
+    network makes the prompts, or features are tuned), the features are mixed."""
     varying: tuple[str, ...] = ()
     """Names in ``state_dict()`` of tensors whose shape depends on the images of the stage (a cache of features)."""
     scores_all_classes: bool = False
@@ -200,9 +203,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Predictors:
-    """Whose prompts predict which classes: names of stages, or ``zeroshot``. It stands beside the list of stages.
+    """Whose prompts predict which classes: names of stages, ``zeroshot``, or mixtures. It stands beside the stages.
 
-    Plain tuning is ``Predictors("plain", "plain")``, MAO is ``Predictors("base", "new")``.
+    Plain tuning is ``Predictors("plain", "plain")``, MAO is ``Predictors("base", "new")``, DPC is
+    ``Predictors("0.8 plain + 0.2 parallel", "plain")``.
     """
 
     base: str
@@ -213,3 +217,34 @@ class Predictors:
     def of(self, classes: Collection[str], base_classes: Collection[str]) -> str:
         """Return whose prompts predict among ``classes``."""
         return self.base if {*classes} <= {*base_classes} else self.new
+
+
+def name_mixture(weights: Mapping[str, float]) -> str:
+    """Name a mixture of the prompts of stages by its weights: ``0.8 plain + 0.2 parallel``; alone: ``plain``."""
+    parts = {name: weight for name, weight in weights.items() if weight}
+    return " + ".join(f"{weight:.6g} {name}" for name, weight in parts.items()) if len(parts) > 1 else next(iter(parts))
+
+
+def mixture_weights(prompts: str) -> dict[str, float]:
+    """Return the weights of the stages in ``prompts``: invert ``name_mixture``.
+
+    Raises:
+        ValueError: a weight is missing, below 0, or the weights do not sum to 1.
+    """
+    parts = [part.split() for part in prompts.split(" + ")]
+    if len(parts) == 1 and len(parts[0]) == 1:
+        return {prompts.strip(): 1.0}
+    try:
+        weights = {name: float(weight) for weight, name in parts}
+    except ValueError:
+        weights = {}
+    if (
+        len(weights) < len(parts)
+        or any(not weight >= 0 for weight in weights.values())
+        or abs(sum(weights.values()) - 1) > 1e-4
+    ):
+        raise ValueError(
+            f"prompts are {prompts!r}: give the name of one stage, or weights that sum to 1, each before its stage: "
+            "0.8 plain + 0.2 parallel"
+        )
+    return weights

@@ -78,7 +78,7 @@ def score_mean(rows: "list[ZeroShotScores]") -> dict[str, float]:
 
 RunPath = Annotated[Path, typer.Argument(help="The folder of a run, or its prompts.safetensors.")]
 ClipOf = Annotated[str | None, typer.Option(help="The CLIP that it was tuned on, if it is not where it was.")]
-PromptsOf = Annotated[str, typer.Option(help="A stage's (base, new, plain), zeroshot, or auto.")]
+PromptsOf = Annotated[str, typer.Option(help="auto, a stage's, a mixture (0.8 plain + 0.2 parallel), or zeroshot.")]
 
 
 @app.command()

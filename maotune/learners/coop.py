@@ -28,6 +28,8 @@ class CoOp(TextPromptLearner):
             ``classes``; later calls of ``bind`` may name only these, in any order.
     """
 
+    prompts_are_parameters = True
+
     def __init__(
         self,
         clip: FrozenCLIP,

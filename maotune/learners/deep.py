@@ -138,6 +138,7 @@ class DeepPromptLearner(AbstractLearner):
 
     tunes_image_tower = True
     uses_frozen_features = False
+    prompts_are_parameters = True
 
     def __init__(self, clip: FrozenCLIP, text: TextPrompts, visual: VisualPrompts) -> None:
         super().__init__()

@@ -67,7 +67,8 @@ class DePT(AbstractLearner):
             )
         self.inner, self.weight = inner, weight
         for flag in ("tunes_image_tower", "uses_frozen_features", "uses_unprojected_features", "tunes_prompts",
-                     "scores_all_classes", "image_depends_on_classes", "text_depends_on_image"):  # fmt: skip
+                     "scores_all_classes", "image_depends_on_classes", "text_depends_on_image",
+                     "prompts_are_parameters"):  # fmt: skip
             setattr(self, flag, getattr(inner, flag))
         self.varying = tuple(f"inner.{name}" for name in inner.varying)
         self.views, self.logit_scale = inner.views, inner.logit_scale

@@ -34,6 +34,7 @@ class KgCoOp(TextPromptLearner):
     """
 
     scores_all_classes = True
+    prompts_are_parameters = True
 
     frozen: Tensor
     """(C, d) w^clip, not saved."""

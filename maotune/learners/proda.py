@@ -52,6 +52,8 @@ class ProDA(TextPromptLearner):
         weight: of L_so.
     """
 
+    prompts_are_parameters = True
+
     def __init__(
         self,
         clip: FrozenCLIP,

@@ -37,6 +37,7 @@ class VPT(AbstractLearner):
 
     tunes_image_tower = True
     uses_frozen_features = False
+    prompts_are_parameters = True
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Cross-entropy over the classes of the batch only: MAO's Alterable Regularization on base classes (paper, Eq. 6)."""
+"""Cross-entropies over the classes of the batch only: MAO's Alterable Regularization (paper, Eq. 6), DPC's loss."""
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,16 @@ def per_image_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     _check(labels)
     return F.cross_entropy(logits[:, labels], torch.arange(len(labels), device=labels.device))
+
+
+def symmetric_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return DPC's loss: the mean of ``per_image_cross_entropy`` over a batch's classes, and over its images.
+
+    S_ij is the score of image i for the class of image j:  1/2 [ CE(S, 1..B) + CE(S^T, 1..B) ]
+    """
+    _check(labels)
+    scores, own = logits[:, labels], torch.arange(len(labels), device=labels.device)
+    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
 
 
 def _check(labels: Tensor) -> None:

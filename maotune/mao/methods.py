@@ -1,9 +1,10 @@
 """The methods: how prompts can be tuned, as lists of stages, and whose prompts predict which classes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
-from maotune.contract import Predictors, Stage
+from maotune.contract import AbstractLearner, Predictors, Stage, name_mixture
 from maotune.mao.settings import MaoSettings
 from maotune.mao.stages import StageBuilder, Task
 
@@ -12,11 +13,13 @@ ZEROSHOT = "zeroshot"
 
 
 class Method(NamedTuple):
-    """A method: its summary, its stages, and whose prompts predict which classes."""
+    """A method: its summary, its stages, whose prompts predict which classes, and what it asks of a learner."""
 
     summary: str
     stages: Callable[[StageBuilder], list[Stage]]
     predictors: Callable[[StageBuilder], Predictors]
+    check: Callable[[AbstractLearner], None] = lambda learner: None
+    """Raises ``ValueError`` for a learner that the method cannot tune; the message says why."""
 
 
 def by(base: str, new: str | None = None) -> Callable[[StageBuilder], Predictors]:
@@ -27,6 +30,45 @@ def by(base: str, new: str | None = None) -> Callable[[StageBuilder], Predictors
     return lambda builder: Predictors(base, new if new and builder.task.new_stage else base)
 
 
+def by_dpc(builder: StageBuilder) -> Predictors:
+    """Let a mixture of DPC's two stages predict base classes, and (the paper: with a share of 0) others."""
+    dpc = builder.task.dpc
+    base, new = (1.0 if dpc.reading == "released" else dpc.weight), dpc.new_weight
+    return Predictors(*(name_mixture({"plain": 1 - share, "parallel": share}) for share in (base, new)))
+
+
+def by_dpc_and_mao(builder: StageBuilder) -> Predictors:
+    """Let DPC's mixture predict base classes, and MAO's new stage, where there is one, the others."""
+    predictors = by_dpc(builder)
+    return replace(predictors, new="new") if builder.task.new_stage else predictors
+
+
+def check_labels_are_not_needed(learner: AbstractLearner) -> None:
+    """Refuse a learner that learns from labels, which ``distill`` hides."""
+    if learner.uses_labels:
+        raise ValueError(
+            f"the method distill hides all labels, and {type(learner).__name__} learns from labels: choose "
+            "another method, or a learner that needs none (promptkd, with label_weight 0)"
+        )
+
+
+def check_tunes_on(learner: AbstractLearner) -> None:
+    """Refuse a learner that does not go on from its first stage in a second one, or would not use DPC's loss there."""
+    name, other = type(learner).__name__, "choose the method plain or mao, or another learner"
+    if learner.closed_form:
+        raise ValueError(f"DPC goes on tuning by gradient from what was learned, and {name} has a closed form: {other}")
+    if learner.varying:
+        raise ValueError(
+            f"DPC mixes what two stages learn, and what {name} learns belongs to the images of one stage "
+            f"({', '.join(learner.varying)}): {other}"
+        )
+    if not learner.uses_labels:
+        raise ValueError(
+            f"DPC's loss compares images with the classes of their labels, and {name} looks at no label: {other}, or "
+            "give promptkd a learner.label_weight above 0"
+        )
+
+
 METHODS: dict[str, Method] = {
     ZEROSHOT: Method("zero-shot CLIP: nothing is tuned", lambda s: [], by(ZEROSHOT)),
     "plain": Method("the learner as published", lambda s: [s.plain()], by("plain")),
@@ -35,6 +77,18 @@ METHODS: dict[str, Method] = {
         "control: plain, over as many updates as MAO (its epochs and schedule stretched)",
         lambda s: [s.plain(s.updates())],
         by("plain"),
+    ),
+    "dpc": Method(
+        "DPC: plain, then parallel prompts for base classes, on the classes that plain takes an image for",
+        lambda s: [s.plain(), s.parallel()],
+        by_dpc,
+        check_tunes_on,
+    ),
+    "dpc-mao": Method(
+        "DPC for base classes, MAO's new stage for new ones, over as many updates as MAO",
+        lambda s: s.parallel_then_new(),
+        by_dpc_and_mao,
+        check_tunes_on,
     ),
     "base-only": Method("ablation: MAO's base stage, nothing after it", lambda s: [s.base()], by("base")),
     "new-only": Method("ablation: plain, then MAO's new stage", lambda s: s.new(after=s.plain()), by("plain", "new")),
@@ -62,9 +116,19 @@ METHODS: dict[str, Method] = {
         "for learners that look at no label: one stage on the images of all classes, unlabelled",
         lambda s: [s.distill()],
         by("distill"),
+        check_labels_are_not_needed,
     ),
 }
 """All methods by name."""
+
+
+def check_learner(method: str, learner: AbstractLearner) -> None:
+    """Check that ``method`` can tune ``learner``.
+
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
+    METHODS[method].check(learner)
 
 
 def predictors_of(method: str, task: Task, settings: MaoSettings) -> Predictors:

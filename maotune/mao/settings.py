@@ -1,4 +1,4 @@
-"""Settings of MAO."""
+"""Settings of MAO and of DPC."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -104,6 +104,47 @@ class MaoSettings:
 
     def b_and_k(self, classes: int) -> tuple[int, int]:
         """Return queries per batch and classes per query for a number of base classes."""
+        b, k = default_b_k(classes)
+        return self.b or b, self.k or k
+
+
+@dataclass(frozen=True, slots=True)
+class DpcSettings:
+    """Settings of DPC. The defaults are the paper's; the released code has another reading of the weight."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = MaoSettings.__pydantic_config__
+
+    weight: float = 0.2
+    """w, the share of the parallel prompts in those that predict base classes."""
+    new_weight: float = 0.0
+    """The same for other classes."""
+    reading: Literal["paper", "released"] = "paper"
+    """``paper``: base classes are predicted by (1 - w) plain + w parallel. ``released``: by the parallel prompts alone;
+    w only divides the learning rate, and a query with fewer than two hard negatives has random classes beside it."""
+    lr: float | None = None
+    """Learning rate of the stage ``parallel``; default: that of the learner."""
+    epochs: int | None = None
+    """Epochs of that stage; default: as many as the learner's."""
+    b: int | None = None
+    """Query images per batch of that stage; default: 4, fewer for few classes, as MAO has it."""
+    k: int | None = None
+    """K, likeliest classes of a query of which images are drawn; default: 8, fewer for few classes."""
+
+    def __post_init__(self) -> None:
+        for name in ("b", "k", "epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: give 1 or more, or omit it for the default")
+        if not (0 < self.weight <= 1 and 0 <= self.new_weight <= 1):
+            raise ValueError(
+                f"weight is {self.weight} and new_weight {self.new_weight}, the shares of the parallel prompts: give a "
+                "weight above 0 and up to 1 (the paper's is 0.2), and a new_weight from 0 to 1 (the paper's is 0)"
+            )
+        if self.lr is not None and self.lr <= 0:
+            raise ValueError(f"lr is {self.lr}: give a learning rate above 0, or omit it for the learner's")
+
+    def b_and_k(self, classes: int) -> tuple[int, int]:
+        """Return queries per batch and likeliest classes per query for a number of base classes."""
         b, k = default_b_k(classes)
         return self.b or b, self.k or k
 

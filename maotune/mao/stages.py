@@ -1,4 +1,4 @@
-"""Stages, of which methods are lists: MAO's two, the learner as published, and controls between them."""
+"""Stages, of which methods are lists: MAO's two, the learner as published, DPC's, and controls between them."""
 
 import itertools
 import logging
@@ -17,7 +17,7 @@ from maotune.contract import AbstractLearner, Batches, Classify, Stage
 from maotune.data.batches import RandomSampler, Sampler, SequentialSampler
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
-from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
+from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy, symmetric_cross_entropy
 from maotune.mao.labelers import LABELERS, Shots
 from maotune.mao.losses import pseudo_label_loss
 from maotune.mao.neighbours import hard_negatives
@@ -25,12 +25,13 @@ from maotune.mao.pseudo_labels import PseudoLabels, PseudoLabelStore, label_pool
 from maotune.mao.sampler import (
     HardNegativeSampler,
     RandomCandidateSampler,
+    RankedNegativeSampler,
     StretchedSampler,
     mean_candidates,
     table_width,
 )
 from maotune.mao.selection import Selection, growing_length, select
-from maotune.mao.settings import MaoSettings
+from maotune.mao.settings import DpcSettings, MaoSettings
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +58,20 @@ def hard_draws(
         cache: folder of hard-negative tables.
     """
     b, k = settings.b_and_k(len(classes))
-    samples = list(shots)
-    if settings.pool == "train":
-        names = {sample.image.name for sample in samples}
-        samples += [sample for sample in train if sample.image.name not in names]
+    samples = images_to_draw(shots, train, settings)
     table = hard_negative_table(classes, settings, cache)
     sampler = HardNegativeSampler(
         _labels(samples), table, b=b, k=k, views=views, seed=seed, fill=settings.fill, queries=range(len(shots))
     )
     return samples, sampler
+
+
+def images_to_draw(shots: Sequence[Sample], train: Sequence[Sample], settings: MaoSettings) -> list[Sample]:
+    """Return the images that hard negatives are drawn from: the shots first, then the others of ``pool: train``."""
+    if settings.pool == "few-shot":
+        return list(shots)
+    names = {sample.image.name for sample in shots}
+    return [*shots, *(sample for sample in train if sample.image.name not in names)]
 
 
 def hard_negative_table(classes: Sequence[str], settings: MaoSettings, cache: Path | None = None) -> Tensor:
@@ -147,6 +153,8 @@ class Task:
     """Folder of hard-negative tables."""
     pseudo_labels: PseudoLabelStore = field(default_factory=PseudoLabelStore)
     """Keeps the pseudo-labels; those that it has are not predicted again."""
+    dpc: DpcSettings = field(default_factory=DpcSettings)
+    """Settings of DPC."""
 
 
 class StageBuilder:
@@ -159,18 +167,71 @@ class StageBuilder:
         self.base_epochs = math.ceil(task.epochs / 2) if has_new_stage else task.epochs
         self.new_epochs = task.epochs - self.base_epochs
 
-    def plain(self, updates: int = 0) -> Stage:
+    def plain(self, updates: int = 0, epochs: int | None = None) -> Stage:
         """Return the stage of the learner as published; with ``updates``: of at least so many updates in all."""
         task = self.task
+        epochs = task.epochs if epochs is None else epochs
         sampler: Sampler = RandomSampler(len(task.shots), task.batch_size, task.views, task.seed)
-        if updates and task.epochs:
-            sampler = StretchedSampler(sampler, math.ceil(updates / task.epochs))
+        if updates and epochs:
+            sampler = StretchedSampler(sampler, math.ceil(updates / epochs))
         batches = task.make_batches(task.shots, _labels(task.shots), sampler, training=True)
         size = min(task.batch_size, len(task.shots))
         return Stage(
-            "plain", task.classes, batches, F.cross_entropy, task.epochs, task.lr,
+            "plain", task.classes, batches, F.cross_entropy, epochs, task.lr,
             updates=len(sampler), batch_size=size,
         )  # fmt: skip
+
+    def parallel(self, updates: int = 0, epochs: int | None = None) -> Stage:
+        """Return DPC's stage: queries, images of the classes that the learner took them for, and a symmetric loss.
+
+        Args:
+            updates: at least so many in all; 0: each labelled image is a query once an epoch.
+            epochs: default: those of the settings.
+        """
+        task, dpc = self.task, self.task.dpc
+        b, k = dpc.b_and_k(len(task.classes))
+        epochs = epochs or dpc.epochs or task.epochs
+        per_epoch = max(1, len(task.shots) // b)
+        stretched = math.ceil(updates / epochs) if updates else per_epoch
+        views = min(task.views, math.ceil(epochs * stretched / per_epoch))  # in which queries are used
+
+        def batches(learner: AbstractLearner) -> Batches:
+            order = SequentialSampler(len(task.shots), task.batch_size, views)
+            queries = task.make_batches(task.shots, _labels(task.shots), order, training=True)(learner)
+            names = [sample.image.name for sample in task.shots]
+            predicted = predict_labels(learner, queries.epoch(0), names, probabilities=True)
+            assert predicted.probabilities is not None
+            ranked = predicted.probabilities.topk(min(k, len(task.classes)), dim=1).indices
+            samples = images_to_draw(task.shots, task.train, self.settings)
+            sampler: Sampler = RankedNegativeSampler(
+                _labels(samples),
+                len(task.classes),
+                ranked.view(len(task.shots), views, -1),
+                b=b,
+                views=task.views,
+                seed=task.seed,
+                at_least=2 if dpc.reading == "released" else 0,
+            )
+            sampler = StretchedSampler(sampler, stretched) if updates else sampler
+            return task.make_batches(samples, _labels(samples), sampler, training=True)(learner)
+
+        lr = dpc.lr or task.lr
+        return Stage(
+            "parallel", task.classes, batches, symmetric_cross_entropy, epochs,
+            lr / dpc.weight if dpc.reading == "released" else lr, True,
+            updates=stretched, batch_size=min(b * k, len(task.classes)),
+        )  # fmt: skip
+
+    def parallel_then_new(self) -> list[Stage]:
+        """Return DPC's two stages, which share the updates of MAO's base stage, and the new stage after the first."""
+        first = math.ceil(self.base_updates / 2)
+        second = max(1, self.base_updates - first)
+        epochs = self.base_epochs
+        plain, parallel = self.plain(first * epochs, epochs), self.parallel(second * epochs, epochs)
+        if not self.task.new_stage:
+            return [plain, parallel]
+        _, *rounds = self.new(after=plain)
+        return [plain, parallel, *(replace(stage, starts_from=plain.name) for stage in rounds)]
 
     def base(self, *, hard: bool = True, candidates: bool = True) -> Stage:
         """Return MAO's base stage: hard-negative batches and candidate cross-entropy (Eq. 4 to 6), or one of them."""
@@ -255,14 +316,7 @@ class StageBuilder:
         sampler = RandomSampler(len(samples), task.batch_size, task.views, task.seed)
         hidden = torch.zeros(len(samples), dtype=torch.int64)
 
-        def batches(learner: AbstractLearner) -> Batches:
-            if learner.uses_labels:
-                raise ValueError(
-                    f"the method distill hides all labels, and {type(learner).__name__} learns from labels: choose "
-                    "another method, or a learner that needs none (promptkd, with label_weight 0)"
-                )
-            return task.make_batches(samples, hidden, sampler, training=True)(learner)
-
+        batches = task.make_batches(samples, hidden, sampler, training=True)
         classes = tuple(dict.fromkeys((*task.classes, *task.new_classes)))
         size = min(task.batch_size, len(samples))
         return Stage(

@@ -16,7 +16,7 @@ Split = Literal["test", "val", "held-out"]
 drawings that are tuned on, in other compositions."""
 
 Accuracies = Mapping[str, Mapping[str, float]]
-"""Accuracy by prompts (the stages in order, then ``zeroshot``, which is always there and always last), then by test."""
+"""Accuracy by prompts (stages and mixtures of them in order, then always ``zeroshot``), then by test."""
 
 
 @dataclass(frozen=True, slots=True)

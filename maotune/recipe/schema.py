@@ -22,7 +22,7 @@ from maotune.files import CHECKSUM
 from maotune.learners import LEARNERS
 from maotune.learners.dept import DePT
 from maotune.mao.methods import METHODS
-from maotune.mao.settings import MaoSettings
+from maotune.mao.settings import DpcSettings, MaoSettings
 from maotune.protocols import PROTOCOLS
 from maotune.protocols.protocol import DrawSettings, Protocol, Split
 from maotune.train.loop import FitSettings
@@ -149,6 +149,7 @@ class Recipe(Settings):
     dept: dict[str, Any] | None = None
     """Wrap the learner in DePT, with these settings (``{}``: the published ones)."""
     mao: MaoSettings = MaoSettings()
+    dpc: DpcSettings = DpcSettings()
     best: BestSettings = BestSettings()
     train: FitSettings = FitSettings()
     epochs: int = Field(default=20, ge=1)

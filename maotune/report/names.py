@@ -11,6 +11,8 @@ LABELER_ALONE = (TRANSDUCTIVE, INDUCTIVE)
 METHODS = {
     ZEROSHOT: "zero-shot",
     "mao": "MAO",
+    "dpc": "DPC",
+    "dpc-mao": "DPC + MAO",
     TWO_PROMPTS: "two prompts",
     ONE_SET: "one set",
     TRANSDUCTIVE: "labeler alone",
@@ -28,6 +30,8 @@ HYPHENATED = {
 EXPLAINED = {
     "plain": "the learner as published",
     "step-matched": "plain tuning with as many updates as MAO",
+    "dpc": "base classes by a mixture of plain and parallel prompts, new ones by plain prompts",
+    "dpc-mao": "base classes as DPC, new ones by MAO's new stage, with as many updates as MAO",
     TWO_PROMPTS: "base classes by plain tuning, new classes by zero-shot CLIP: two prompts without MAO",
     ONE_SET: "both halves by the prompts of MAO's last stage",
     TRANSDUCTIVE: "nothing is tuned, the labeler of the new stage labels the test images of each half as a pool",

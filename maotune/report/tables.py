@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from statistics import fmean
 
+from maotune.contract import mixture_weights
 from maotune.mao.methods import ZEROSHOT
 from maotune.recipe.suites import SUITES
 from maotune.report.compare import FEWEST, MaoComparison, pair
@@ -158,7 +159,12 @@ def other_measures(runs: ExperimentRuns) -> ReportTable:
 def stages(runs: ExperimentRuns) -> ReportTable:
     """Accuracy of the prompts of each stage on both halves: what the new stage does to the base classes."""
     scores = runs.scores
-    used = {(run.key, stage, test) for run in runs.finished for test, stage in run.result.scored_with.items()}
+    used = {
+        (run.key, stage, test): test if share == 1 else f"{test} ({share:g})"
+        for run in runs.finished
+        for test, prompts in run.result.scored_with.items()
+        for stage, share in mixture_weights(prompts).items()
+    }
     rows = []
     for key in scores.compared[0] if scores.measure == "h" else ():
         if key in scores.stages_by_key and key[1] not in CONTROLS:
@@ -166,7 +172,7 @@ def stages(runs: ExperimentRuns) -> ReportTable:
             shared = table[table.index.droplevel("prompts").isin(scores.compared_cells)]
             of_sets = shared.groupby(level=["prompts", "dataset"], sort=False).mean()
             for stage, accuracy in of_sets.groupby(level="prompts", sort=False).mean().iterrows():
-                scored = ", ".join(test for test in ("base", "new") if (key, stage, test) in used)
+                scored = ", ".join(used[key, stage, test] for test in ("base", "new") if (key, stage, test) in used)
                 cells = (f"{accuracy['base']:.2f}", f"{accuracy['new']:.2f}", scored or NOTHING)
                 rows.append(((*labels(scores, key), str(stage)), cells))
     return ReportTable(
@@ -175,7 +181,7 @@ def stages(runs: ExperimentRuns) -> ReportTable:
         (*label_headings(scores), "prompts of stage"),
         ("Base", "New", "scores"),
         rows if any(names[-1] == "new" for names, _ in rows) else [],
-        ("The last column says which halves these prompts score in the tables above.",),
+        ("The last column says which halves these prompts score in the tables above; with their share in a mixture.",),
     )
 
 
@@ -311,10 +317,11 @@ def _scored_with(runs: ExperimentRuns) -> str:
     for run in runs.finished:
         if run.result.method != ZEROSHOT:
             used = run.result.scored_with
+            by = {test: f"by the prompts {'' if ' ' in of else 'of stage '}{of}" for test, of in used.items()}
             sentence = (
-                f"by the prompts of stage {next(iter(used.values()))}"
-                if len({*used.values()}) == 1
-                else ", ".join(f"{test} by the prompts of stage {stage}" for test, stage in used.items())
+                next(iter(by.values()))
+                if len({*by.values()}) == 1
+                else ", ".join(f"{test} {which}" for test, which in by.items())
             )
             methods.setdefault(sentence, {})[run.result.method] = None
     return " ".join(f"{', '.join(map(method_name, names))}: scored {sentence}." for sentence, names in methods.items())

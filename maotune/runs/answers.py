@@ -40,7 +40,7 @@ class Predictions(Sequence[Answer]):
     skipped: tuple[Skipped, ...]
     """What was left out of folders, and images that could not be read."""
     prompts: str
-    """The stage whose prompts were used, or ``zeroshot``."""
+    """The stage whose prompts were used, a mixture of several, or ``zeroshot``."""
     answered: Tensor
     """(N,) bool: whether the most probable class is the answer; False where the image is left to a person."""
     resemblance: Tensor

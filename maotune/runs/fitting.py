@@ -1,14 +1,15 @@
 """Tune one recipe on given images, and score what its stages have tuned."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from maotune.contract import AbstractLearner, mixture_weights
 from maotune.learners.zeroshot import ZeroShot
-from maotune.mao.methods import build_stages, predictors_of
+from maotune.mao.methods import ZEROSHOT, build_stages, check_learner, predictors_of
 from maotune.mao.pseudo_labels import PseudoLabelStore
 from maotune.mao.stages import Task
 from maotune.protocols.protocol import CROSS_VALIDATED, Splits, Test
@@ -16,12 +17,12 @@ from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_learner, labeler_templates, templates_of, with_own_texts
 from maotune.runs.fingerprint import DataRecord
 from maotune.runs.folder import identity
+from maotune.runs.mixing import StagePrompts, with_prompts
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.tuned import open_run
 from maotune.train.evaluate import Evaluation
 from maotune.train.history import Event, History
 from maotune.train.loop import fit
-from maotune.train.session import restore_prompts
 
 
 class Fitting:
@@ -34,6 +35,7 @@ class Fitting:
         self.pipeline, self.splits = pipeline, splits
         torch.manual_seed(recipe.seed)
         self.learner = build_learner(recipe, pipeline.clip, splits.classes, open_run)
+        check_learner(recipe.method, self.learner)
         self.task = mao_task(recipe, pipeline, splits, pseudo_labels or PseudoLabelStore())
         task = replace(self.task, epochs=0) if self.learner.closed_form else self.task
         self.stages = build_stages(recipe.method, task, recipe.mao)
@@ -70,29 +72,42 @@ class Fitting:
         )
 
     def score(self, history: History) -> dict[str, dict[str, Evaluation]]:
-        """Score every test with the prompts of every stage, but for one that the fits of its folds score."""
+        """Score every test with all prompts (``tuned``), but for one that the fits of its folds score."""
         tests = {
             name: test
             for name, test in self.splits.tests.items()
             if not (self.splits.folds and name == CROSS_VALIDATED)
         }
         rivals = _rivals(self.recipe, self.splits)
-        evaluations: dict[str, dict[str, Evaluation]] = {}
-        for stage, record in zip(self.stages, history.stages, strict=True):
-            restore_prompts(self.learner, record.prompts or {}, stage.classes)
-            evaluations[stage.name] = {
-                name: self.pipeline.score(self.learner, test, rivals[name]) for name, test in tests.items()
-            }
-        return evaluations
+        return {
+            prompts: {name: self.pipeline.score(learner, test, rivals[name]) for name, test in tests.items()}
+            for prompts, learner in self.tuned(history)
+        }
 
     def logits(self, history: History, test: Test) -> dict[str, Tensor]:
-        """Return the scores (N, C) of the images of a test with the prompts of every stage."""
+        """Return the scores (N, C) of the images of a test with all prompts (``tuned``)."""
         scores = {}
-        for stage, record in zip(self.stages, history.stages, strict=True):
-            restore_prompts(self.learner, record.prompts or {}, stage.classes)
-            self.learner.bind(test.classes)
-            scores[stage.name] = self.pipeline.logits(self.learner, test.samples)
+        for prompts, learner in self.tuned(history):
+            learner.bind(test.classes)
+            scores[prompts] = self.pipeline.logits(learner, test.samples)
         return scores
+
+    def prompts(self, history: History) -> dict[str, StagePrompts]:
+        """Return what each stage has tuned."""
+        return {
+            stage.name: StagePrompts(stage.classes, record.prompts or {})
+            for stage, record in zip(self.stages, history.stages, strict=True)
+        }
+
+    def tuned(self, history: History) -> Iterator[tuple[str, AbstractLearner]]:
+        """Yield the learner with the prompts of each stage and, after the last of its stages, of each mixture."""
+        stages = self.prompts(history)
+        order = [*stages]
+        for prompts in (self.predictors.base, self.predictors.new) if stages else ():
+            if prompts not in (*order, ZEROSHOT):  # a mixture that predicts
+                order.insert(1 + max(order.index(name) for name in mixture_weights(prompts)), prompts)
+        for prompts in order:
+            yield prompts, with_prompts(self.learner, prompts, stages)
 
 
 def score_zeroshot(recipe: Recipe, pipeline: Pipeline, splits: Splits) -> dict[str, Evaluation]:
@@ -126,6 +141,7 @@ def mao_task(recipe: Recipe, pipeline: Pipeline, splits: Splits, pseudo_labels: 
         seed=recipe.seed,
         cache=pipeline.bank.folder,
         pseudo_labels=pseudo_labels,
+        dpc=recipe.dpc,
     )
 
 

@@ -10,7 +10,7 @@ from maotune.contract import AbstractLearner
 from maotune.data.feature_bank import FeatureBank
 from maotune.data.images.views import View
 from maotune.data.sets.dataset import Dataset, Sample
-from maotune.mao.methods import build_stages
+from maotune.mao.methods import build_stages, check_learner
 from maotune.mao.pseudo_labels import PseudoLabelStore
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import build_clip, build_learner, load_datasets, with_own_texts
@@ -60,6 +60,7 @@ def _costs(recipes: Sequence[Recipe]) -> Iterator[CostEstimate]:
         learner = repr((model, recipe.learner, recipe.dept))
         if learner not in learners:
             learners[learner] = build_learner(recipe, clip, splits.classes, open_run)
+        check_learner(recipe.method, learners[learner])
         pipeline = Pipeline(clip, recipe)
         stages = build_stages(recipe.method, mao_task(recipe, pipeline, splits, PseudoLabelStore()), recipe.mao)
         yield meter.estimate(pipeline, learners[learner], stages, splits, count)

@@ -52,7 +52,7 @@ class Result:
     """Accuracy by test, and what sums them up: ``base``, ``new`` and their harmonic mean ``h``; ``val`` and ``test`` in
     adapt; ``all`` in few-shot; the data sets and their ``average`` in cross-dataset."""
     scored_with: dict[str, str]
-    """Test -> the stage whose prompts scored it, or ``zeroshot``."""
+    """Test -> the stage whose prompts scored it, a mixture (``0.8 plain + 0.2 parallel``), or ``zeroshot``."""
     zeroshot: dict[str, float]
     """``scores`` of zero-shot CLIP."""
     stages: list[StageResult]

@@ -1,7 +1,7 @@
 """What a file of saved prompts holds, checked before any of it is used: anybody may have written it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,11 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from maotune.contract import mixture_weights
 from maotune.mao.methods import ZEROSHOT
 from maotune.protocols import PROTOCOLS
 from maotune.recipe.schema import Recipe, choose, explain
+from maotune.runs.mixing import StagePrompts
 from maotune.runs.record import read_record
 from maotune.runs.result import Result
 from maotune.train.session import CheckpointError, load_prompts
@@ -29,15 +31,6 @@ _FACTORIES: frozenset[Any] = frozenset({torch.empty, torch.zeros, torch.ones, to
 _COPIES: tuple[Any, ...] = (torch.clone, Tensor.clone, Tensor.contiguous)
 _FREE = 1 << 22
 """Numbers that a tensor may have whatever is in the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class StagePrompts:
-    """The prompts that a stage tuned."""
-
-    classes: tuple[str, ...]
-    """Classes that they were tuned on."""
-    tensors: Mapping[str, Tensor]
 
 
 class SavedClip(BaseModel):
@@ -110,7 +103,20 @@ def _check_names(result: Result, stages: Mapping[str, tuple[str, ...]]) -> None:
     if not 0 < len(result.templates) <= 1000 or any("{}" not in each for each in result.templates):
         raise ValueError("result.templates: expected 1 to 1000 texts with {} for the class name")
     for name in chosen:
-        choose("prompts in result.predictors", name, [*stages, ZEROSHOT])
+        check_prompts(name, stages, "prompts in result.predictors")
+
+
+def check_prompts(prompts: str, stages: Iterable[str], what: str = "prompts") -> list[str]:
+    """Return the stages whose prompts these are: one, several in a mixture, or ``zeroshot`` alone.
+
+    Raises:
+        RecipeError: there are no such stages.
+        ValueError: a mixture that cannot be read, or with ``zeroshot`` in it.
+    """
+    names = [*mixture_weights(prompts)]
+    for name in names:
+        choose(what, name, [*stages, *([ZEROSHOT] if len(names) == 1 else [])])
+    return names
 
 
 @contextmanager

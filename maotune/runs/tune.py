@@ -33,12 +33,13 @@ from maotune.runs.fingerprint import DataRecord, record_data
 from maotune.runs.fitting import Fitting, score_zeroshot
 from maotune.runs.folder import check_data, hold, keep_recipe
 from maotune.runs.labeler_alone import score_labeler
+from maotune.runs.mixing import StagePrompts
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.predictions import Scoring
 from maotune.runs.provenance import environment
 from maotune.runs.readable import Drawn
 from maotune.runs.result import Result, StageResult
-from maotune.runs.saved import PROMPTS, StagePrompts
+from maotune.runs.saved import PROMPTS
 from maotune.runs.tuned import Run
 from maotune.train.evaluate import Evaluation
 from maotune.train.history import History
@@ -179,15 +180,12 @@ def _prompts(fitting: Fitting, history: History) -> dict[str, StagePrompts]:
         return {
             ZEROSHOT: StagePrompts(protocol.known_classes([splits.classes, splits.new_classes or splits.classes]), {})
         }
-    return {
-        stage.name: StagePrompts(stage.classes, record.prompts or {})
-        for stage, record in zip(fitting.stages, history.stages, strict=True)
-    }
+    return fitting.prompts(history)
 
 
 def _count_candidates(fitting: Fitting) -> float | None:
     """Return the mean number of classes in a batch of MAO's base stage, where the loss is over these alone."""
-    if not any(stage.batch_candidates for stage in fitting.stages):
+    if not any(stage.batch_candidates and stage.name == "base" for stage in fitting.stages):
         return None
     splits = fitting.splits
     return count_candidates(splits.classes, splits.shots, fitting.recipe.mao, fitting.pipeline.bank.folder)

@@ -30,11 +30,12 @@ from maotune.runs.calibration import Calibration, Rejection, resemblance_of
 from maotune.runs.events import Callback, Progress
 from maotune.runs.folder import recorded_recipe
 from maotune.runs.given import ClassNames, Images, class_names_of, is_there, samples_of
+from maotune.runs.mixing import StagePrompts, with_prompts
 from maotune.runs.pipeline import Pipeline
 from maotune.runs.result import Result
-from maotune.runs.saved import PROMPTS, StagePrompts, read_saved_run, within_size_of
+from maotune.runs.saved import PROMPTS, check_prompts, read_saved_run, within_size_of
 from maotune.runs.transduce import check_transducer, label_together
-from maotune.train.session import CheckpointError, restore_prompts, save_prompts
+from maotune.train.session import CheckpointError, save_prompts
 
 log = logging.getLogger(__name__)
 
@@ -64,21 +65,23 @@ class Run:
 
         Args:
             classes: any names, also ones never tuned on; or one text: the path of a class names file, or ``a,b,c``.
-            prompts: a stage of ``stages``, ``zeroshot``, or ``auto``: in the protocol adapt those that scored best on
-                validation images; else those that the method has for lists of base classes alone, or for other lists
-                (``result.predictors``).
+            prompts: a stage of ``stages``, a mixture of several (``0.8 plain + 0.2 parallel``), ``zeroshot``, or
+                ``auto``: in the protocol adapt those that scored best on validation images; else those that the method
+                has for lists of base classes alone, or for other lists (``result.predictors``).
 
         Raises:
-            RecipeError: no such prompts. ValueError: a class name that does not fit.
+            RecipeError: no such prompts.
+            ValueError: a class name that does not fit, or weights that do not sum to 1.
         """
         classes = class_names_of(classes) if classes is not None else self.known_classes
-        name = self._prompts_for(classes) if prompts == "auto" else choose("prompts", prompts, [*self.stages, ZEROSHOT])
-        if name == ZEROSHOT:
+        prompts = self._prompts_for(classes) if prompts == "auto" else prompts
+        names = check_prompts(prompts, self.stages)
+        if names == [ZEROSHOT]:
             return ZeroShot(self.clip, classes, templates=tuple(self.result.templates))
         computed = len(self.classes) * max(self.clip.joint_width, self.clip.text_width)
-        with within_size_of(self.stages[name].tensors, computed):
+        with within_size_of(self.stages[names[0]].tensors, computed):
             learner = build_learner(self.recipe, self.clip, self.classes, open_run)
-        restore_prompts(learner, self.stages[name].tensors, self.stages[name].classes)
+        learner = with_prompts(learner, prompts, self.stages)
         learner.bind(classes)
         return learner.eval()
 

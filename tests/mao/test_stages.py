@@ -12,9 +12,9 @@ from maotune.contract import AbstractLearner, Predictors
 from maotune.data.batches import RandomSampler, SampleBatches, SequentialSampler
 from maotune.data.draw import UnlabelledPool
 from maotune.data.sets.dataset import Sample
-from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
+from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy, symmetric_cross_entropy
 from maotune.mao.labelers import Shots, transclip
-from maotune.mao.methods import METHODS, ZEROSHOT, build_stages, predictors_of
+from maotune.mao.methods import METHODS, ZEROSHOT, build_stages, check_learner, predictors_of
 from maotune.mao.pseudo_labels import PseudoLabelStore, predict_labels
 from maotune.mao.sampler import StretchedSampler
 from maotune.mao.settings import MaoSettings
@@ -138,6 +138,12 @@ def run(method: str, settings: MaoSettings | None = None, learner: AbstractLearn
         "hard-full": [("base", 3, 0.0035, F.cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
         "new-full": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
         "true-labels": [("base", 3, 0.0035, candidate_cross_entropy), ("new", 3, 0.0035, F.cross_entropy)],
+        "dpc": [("plain", 6, 0.002, F.cross_entropy), ("parallel", 6, 0.002, symmetric_cross_entropy)],
+        "dpc-mao": [
+            ("plain", 3, 0.002, F.cross_entropy),
+            ("parallel", 3, 0.002, symmetric_cross_entropy),
+            ("new", 3, 0.0035, F.cross_entropy),
+        ],
     }.items(),
 )
 def test_the_stages_of_every_method(method, legs):
@@ -146,7 +152,7 @@ def test_the_stages_of_every_method(method, legs):
     for stage, drawn in zip(stages, batches, strict=True):
         both = (*NEW, *BASE) if method == "new-full" else NEW
         assert stage.classes == (both if stage.name == "new" else BASE)
-        assert stage.batch_candidates == (stage.classify is candidate_cross_entropy)
+        assert stage.batch_candidates == (stage.classify in (candidate_cross_entropy, symmetric_cross_entropy))
         assert all(0 <= int(batch.labels.min()) <= int(batch.labels.max()) < len(stage.classes) for batch in drawn)
 
 
@@ -154,13 +160,14 @@ def test_every_method_is_tested_and_explained():
     assert set(METHODS) == {
         "zeroshot", "plain", "step-matched", "mao",
         "base-only", "new-only", "random-candidates", "hard-full", "new-full", "true-labels", "distill",
+        "dpc", "dpc-mao",
     }  # fmt: skip
     assert all(method.summary for method in METHODS.values())
     with pytest.raises(ValueError, match="unknown method 'maoo'; there are zeroshot, plain, mao"):
         build_stages("maoo", task(), MaoSettings())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if not method.startswith("dpc")])
 def test_base_classes_are_predicted_by_the_first_stage_and_new_ones_by_the_last(method):
     learns_nothing = method in (ZEROSHOT, "distill")
     names = [method] if learns_nothing else [stage.name for stage in build_stages(method, task(), MaoSettings())]
@@ -405,7 +412,8 @@ def test_distillation_shows_all_images_once_an_epoch_and_no_label():
     assert alone.classes == BASE
     assert len({name for batch in few for name in batch.names}) == 48
     with pytest.raises(ValueError, match="Names learns from labels"):
-        run("distill")
+        check_learner("distill", Names(BASE))
+    check_learner("distill", Unsupervised(BASE))
 
 
 def test_where_the_protocol_has_no_new_stage_mao_is_its_base_stage():

@@ -52,7 +52,15 @@ PARTS = [
     *("recipe", "clip", "stages", "result", "stages.plain", "clip.source", "clip.fingerprint", "clip.activation"),
     *("recipe.learner", "recipe.protocol", "recipe.clip", "recipe.data", "recipe.learner.context_length", "recipe.mao"),
     *("result.scores", "result.scored_with", "result.stages", "result.templates", "result.protocol", "result.zeroshot"),
-    *("result.environment", "result.skipped", "result.dataset", "result.pseudo_labels", "result.recipe"),
+    *(
+        "result.predictors",
+        "result.predictors.base",
+        "result.environment",
+        "result.skipped",
+        "result.dataset",
+        "result.pseudo_labels",
+        "result.recipe",
+    ),
 ]
 
 
