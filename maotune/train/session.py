@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from maotune.contract import AbstractLearner, Stage
-from maotune.files import DamagedFile, parse_json, read_tensors, remove_leftovers, write_tensors
+from maotune.files import DamagedFile, parse_json, read_tensors, remove_leftovers, write_atomic, write_tensors
 from maotune.train.averaging import RunningAverage
 from maotune.train.device import device_of
 from maotune.train.history import History, StageRecord
@@ -28,11 +28,20 @@ from maotune.train.history import History, StageRecord
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
-"""Name of the checkpoint file in the folder of a run; no stage may have this name."""
+"""Name of the checkpoint file in the folder of a run; names of stages do not begin with it."""
+_REMEDY = (
+    f"take a good copy of it, if there is one; or delete {CHECKPOINT}.safetensors in the folder of its run and resume "
+    "the run, which then begins again"
+)
+T = TypeVar("T")
 
 
 class CheckpointError(ValueError):
     """A file of prompts or a checkpoint cannot be used; the message says why."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """It cannot be read, or lacks parts."""
 
 
 def save_prompts(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -48,7 +57,7 @@ def load_prompts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     tensors, texts = _read(path)
     if "prompts" not in texts:
-        raise CheckpointError(f"{path} holds no prompts written by maotune")
+        raise DamagedCheckpoint(f"{path} holds no prompts written by maotune")
     with _parts_of(path):
         return tensors, {**parse_json(texts["prompts"], path)}
 
@@ -152,24 +161,27 @@ def _under(prefix: str, entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of the run that wrote the checkpoint ``path``.
+    """Return the metadata of the run that wrote the checkpoint ``path``; if it is damaged, from that of a stage.
 
     Raises:
-        CheckpointError: no checkpoint, or a damaged one.
+        CheckpointError: no checkpoint, or a damaged one and no good stage.
     """
-    _, texts = _read(path)
-    if "identity" not in texts:
-        raise CheckpointError(f"{path} is no checkpoint written by maotune")
-    with _parts_of(path):
-        metadata: dict[str, Any] = parse_json(texts["identity"], path)["metadata"]
-        return metadata
+
+    def read(path: Path) -> dict[str, Any]:
+        _, texts = _read_checkpoint(path)
+        with _parts_of(path):
+            metadata: dict[str, Any] = parse_json(texts["identity"], path)["metadata"]
+            return metadata
+
+    return _first_good([path, *sorted(path.parent.glob(f"{CHECKPOINT}-*.safetensors"))], read)
 
 
 class Session:
     """Progress of a run, in memory and (if it has a folder) on disk.
 
     ``checkpoint.safetensors`` is rewritten at the end of each epoch and every ``every`` seconds; ``STAGE.safetensors``
-    holds the prompts of a finished stage.
+    holds the prompts of a finished stage, and ``checkpoint-STAGE.safetensors`` the checkpoint at its end: if the
+    current one is damaged, the run is resumed from the last good stage.
 
     Args:
         folder: for the files; None: no file is written, and the run cannot be resumed.
@@ -181,7 +193,8 @@ class Session:
         deciding: what of the metadata decides the result; applied to a checkpoint's before they are compared.
 
     Raises:
-        CheckpointError: the folder holds another run, or a run and ``resume`` is off, or its files are damaged.
+        CheckpointError: the folder holds another run, or a run and ``resume`` is off, or its files are damaged and no
+            stage is whole.
         ValueError: stages whose names are equal or cannot name a file.
     """
 
@@ -207,12 +220,18 @@ class Session:
         # Written once: with many classes the JSON is longer than the tensors.
         self._identity = json.dumps({**identity, "metadata": dict(metadata), "stages": described})
         self._clock = time.monotonic()
-        if folder is not None and resume:
+        if folder is None:
+            return
+        if resume:
             remove_leftovers(folder)
-        if folder is not None and self._path(CHECKPOINT).exists():
-            if not resume:
-                raise CheckpointError(f"{folder} holds a run already: resume it, or choose another folder")
-            self._open()
+        ends = [self._path(f"{CHECKPOINT}-{stage.name}") for stage in reversed(stages)]
+        if not self._path(CHECKPOINT).exists():
+            for path in ends:
+                path.unlink(missing_ok=True)  # of a run that was here before
+        elif resume:
+            _first_good([self._path(CHECKPOINT), *(path for path in ends if path.exists())], self._open)
+        else:
+            raise CheckpointError(f"{folder} holds a run already: resume it, or choose another folder")
 
     def record(self, index: int, stage: Stage) -> StageRecord:
         """Return the record of stage ``index``, a new one if it has not begun."""
@@ -230,34 +249,29 @@ class Session:
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint."""
         if self.folder is not None:
-            self._save(state.tensors(), {"history": self.history.to_json(), "numbers": state.numbers()})
+            self._save(CHECKPOINT, state.tensors(), {"numbers": state.numbers()})
 
     def due(self) -> bool:
         """Whether it is time for the next checkpoint."""
         return time.monotonic() - self._clock >= self.every
 
     def finish(self, stage: Stage, learner: AbstractLearner) -> None:
-        """Keep the prompts of a finished stage: write their file, then a checkpoint that refers to it."""
+        """Keep the prompts of a finished stage: write their file, then checkpoints that refer to it."""
         prompts = {name: value.detach().cpu().clone() for name, value in learner.state_dict().items()}
         self.history[stage.name].prompts = prompts
         if self.folder is not None:
             metadata = {**self.metadata, "stage": stage.name, "classes": list(stage.classes)}
             save_prompts(self._path(stage.name), prompts, metadata)
-            self._save({}, {"history": self.history.to_json()})
+            self._save(f"{CHECKPOINT}-{stage.name}", {}, {})
+            self._save(CHECKPOINT, {}, {})
 
-    def _save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        write_tensors(
-            self._path(CHECKPOINT),
-            tensors,
-            {"identity": self._identity, "state": json.dumps({**state, "threads": torch.get_num_threads()})},
-        )
+    def _save(self, name: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        state = {"history": self.history.to_json(), **state, "threads": torch.get_num_threads()}
+        write_tensors(self._path(name), tensors, {"identity": self._identity, "state": json.dumps(state)})
         self._clock = time.monotonic()
 
-    def _open(self) -> None:
-        path = self._path(CHECKPOINT)
-        tensors, texts = _read(path)
-        if not {"identity", "state"} <= texts.keys():
-            raise CheckpointError(f"{path} is no checkpoint written by maotune")
+    def _open(self, path: Path) -> None:
+        tensors, texts = _read_checkpoint(path)
         with _parts_of(path):
             was, now = (
                 {**identity, "metadata": self.deciding(identity["metadata"])}
@@ -266,7 +280,7 @@ class Session:
             # What an older version did not record is not compared.
             now["metadata"] = {key: value for key, value in now["metadata"].items() if key in was["metadata"]}
             state = parse_json(texts["state"], path)
-            history, self._saved = History.from_json(state["history"]), (tensors, state.get("numbers", {}))
+            history = History.from_json(state["history"])
         threads = state.get("threads", torch.get_num_threads())  # older versions did not record them
         if threads != torch.get_num_threads():
             log.warning(
@@ -279,10 +293,15 @@ class Session:
                 f"{self.folder} holds another run, which cannot be continued as this one: {'; '.join(differences)}. "
                 "Give the settings that it was started with, or choose another folder"
             )
-        self.history = history
-        for record in self.history.stages:
+        for record in history.stages:
             if record.prompts is not None:
-                record.prompts, _ = load_prompts(self._path(record.name))
+                prompts = self._path(record.name)
+                if not prompts.exists():
+                    raise DamagedCheckpoint(f"{prompts} does not exist: {_REMEDY}")
+                record.prompts, _ = load_prompts(prompts)
+        self.history, self._saved = history, (tensors, state.get("numbers", {}))
+        if path != self._path(CHECKPOINT):
+            write_atomic(self._path(CHECKPOINT), path.read_bytes())  # in place of the damaged one
 
     def _path(self, name: str) -> Path:
         assert self.folder is not None
@@ -291,9 +310,9 @@ class Session:
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
-        if name == CHECKPOINT or not re.fullmatch(r"\w[\w.+-]*", name):
+        if name.startswith(CHECKPOINT) or not re.fullmatch(r"\w[\w.+-]*", name):
             raise ValueError(
-                f"stage name {name!r} cannot name a file: use letters, digits, '-', and not {CHECKPOINT!r}"
+                f"stage name {name!r} cannot name a file: use letters, digits, '-', not {CHECKPOINT!r} first"
             )
     if len({*names}) < len(names):
         raise ValueError(f"stages need different names; these were given: {', '.join(names)}")
@@ -325,19 +344,44 @@ def _parts_of(path: Path) -> Iterator[None]:
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise CheckpointError(f"{path} is damaged: a part is missing or wrong ({error!r:.200})") from error
+        raise DamagedCheckpoint(f"{path} is damaged: a part is missing or wrong ({error!r:.200}); {_REMEDY}") from error
+
+
+def _first_good(paths: Sequence[Path], read: Callable[[Path], T]) -> T:
+    """Return what ``read`` returns of the first file that is not damaged, the checkpoint or that of a stage's end.
+
+    Raises:
+        DamagedCheckpoint: all are; the message is about the first.
+    """
+    damage: DamagedCheckpoint | None = None
+    for path in paths:
+        try:
+            content = read(path)
+        except DamagedCheckpoint as error:
+            damage = damage or error
+        else:
+            if damage is not None:
+                log.warning("%s is damaged: the run is resumed from its last good stage (%s)", paths[0], path.name)
+            return content
+    assert damage is not None
+    raise damage
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    tensors, texts = _read(path)
+    if not {"identity", "state"} <= texts.keys():
+        raise DamagedCheckpoint(f"{path} is no checkpoint written by maotune; {_REMEDY}")
+    return tensors, texts
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         content = read_tensors(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist") from None
+        raise DamagedCheckpoint(f"{path} does not exist") from None
     except DamagedFile as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error.reason}), so it is not used: take a good copy of it, if "
-            f"there is one; or delete {CHECKPOINT}.safetensors in the folder of its run and resume the run, which then "
-            "begins again"
+        raise DamagedCheckpoint(
+            f"{path} is damaged or no safetensors file ({error.reason}), so it is not used: {_REMEDY}"
         ) from error
     if not content.checked:
         log.info("%s was written by an older version, without a checksum: damage may go unnoticed", path)

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -17,7 +17,7 @@ from maotune.train.averaging import GaussianAverage
 from maotune.train.history import StageStarted, StepDone
 from maotune.train.loop import FitSettings, fit
 from maotune.train.optimizer import OPTIMIZERS
-from maotune.train.session import CheckpointError, load_prompts
+from maotune.train.session import CheckpointError, load_prompts, read_metadata
 from tests.train.toy import Toy, two_stages
 from tests.train.worker import run, work
 
@@ -177,6 +177,8 @@ def test_resuming_an_empty_folder_starts_the_run(tmp_path):
     fit(Toy(), two_stages(), SETTINGS, folder=tmp_path / "new" / "one", resume=True)
     assert {file.name for file in (tmp_path / "new" / "one").iterdir()} == {
         "base.safetensors",
+        "checkpoint-base.safetensors",
+        "checkpoint-new.safetensors",
         "checkpoint.safetensors",
         "new.safetensors",
     }
@@ -211,19 +213,76 @@ def test_other_classes_are_named(tmp_path):
         fit(Toy(), swapped, SETTINGS, folder=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "base"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_damaged_files_are_named(tmp_path, name, damage):
-    fit(Toy(), two_stages(), SETTINGS, folder=tmp_path)
-    path = tmp_path / f"{name}.safetensors"
+def damaged(path, damage):
     content = path.read_bytes()
     path.write_bytes({"cut": content[: len(content) - 10], "empty": b"", "text": b"hello, this is text"}[damage])
-    with pytest.raises(CheckpointError, match=f"{name}.safetensors"):
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+def test_a_damaged_first_stage_is_named_with_the_remedy(tmp_path, damage):
+    fit(Toy(), two_stages(), SETTINGS, folder=tmp_path)
+    damaged(tmp_path / "base.safetensors", damage)
+    with pytest.raises(CheckpointError, match=r"base\.safetensors is damaged.*the run, which then begins again"):
         fit(Toy(), two_stages(), SETTINGS, folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+@pytest.mark.parametrize(
+    ("moment", "name", "from_stage"),
+    [
+        (("new", 1, 2), "checkpoint", "base"),
+        (("new", 2, 1), "checkpoint", "base"),
+        (None, "checkpoint", "new"),
+        (None, "new", "base"),
+    ],
+)
+def test_a_run_is_resumed_from_the_last_good_stage(tmp_path, caplog, damage, moment, name, from_stage):
+    def pull(event):
+        if isinstance(event, StepDone) and (event.stage, event.epoch, event.step) == moment:
+            raise PulledPlug
+
+    whole = fit(Toy(), two_stages(), SETTINGS)
+    with pytest.raises(PulledPlug) if moment else nullcontext():
+        fit(Toy(), two_stages(), SETTINGS, folder=tmp_path, on_event=pull)
+    damaged(tmp_path / f"{name}.safetensors", damage)
+    starts = []
+    resumed = fit(
+        *(Toy(), two_stages(), SETTINGS), folder=tmp_path, resume=True,
+        on_event=lambda event: starts.append((event.stage, event.done)) if isinstance(event, StageStarted) else None,
+    )  # fmt: skip
+    assert f"resumed from its last good stage (checkpoint-{from_stage}.safetensors)" in caplog.text
+    assert starts == ([("new", 0)] if from_stage == "base" else [])
+    for stage in ("base", "new"):
+        assert all(torch.equal(value, resumed[stage].prompts[key]) for key, value in whole[stage].prompts.items())
+        assert [epoch.losses for epoch in resumed[stage].epochs] == [epoch.losses for epoch in whole[stage].epochs]
+    caplog.clear()
+    fit(Toy(), two_stages(), SETTINGS, folder=tmp_path, resume=True)
+    assert not caplog.text, "the checkpoint is whole again"
+
+
+def test_the_metadata_of_a_damaged_checkpoint_are_those_of_its_stage(tmp_path):
+    fit(Toy(), two_stages(), SETTINGS, folder=tmp_path, metadata={"recipe": {"shots": 16}})
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"")
+    assert read_metadata(tmp_path / "checkpoint.safetensors") == {"recipe": {"shots": 16}}
+
+
+def test_a_stage_of_another_run_is_not_taken_for_the_last_good_one(tmp_path):
+    fit(Toy(), two_stages(epochs=2), SETTINGS, folder=tmp_path)
+    (tmp_path / "checkpoint.safetensors").unlink()  # begin again, with other settings
+
+    def pull(event):
+        if isinstance(event, StepDone) and event.epoch == 1:
+            raise PulledPlug
+
+    with pytest.raises(PulledPlug):
+        fit(Toy(), two_stages(epochs=3), SETTINGS, folder=tmp_path, on_event=pull)
+    damaged(tmp_path / "checkpoint.safetensors", "cut")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors is damaged.*begins again"):
+        fit(Toy(), two_stages(epochs=3), SETTINGS, folder=tmp_path, resume=True)
 
 
 def test_a_lost_file_of_a_finished_stage_is_named(tmp_path):
     fit(Toy(), two_stages(), SETTINGS, folder=tmp_path)
     (tmp_path / "base.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"base\.safetensors does not exist"):
+    with pytest.raises(CheckpointError, match=r"base\.safetensors does not exist.*begins again"):
         fit(Toy(), two_stages(), SETTINGS, folder=tmp_path, resume=True)
