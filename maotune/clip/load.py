@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from maotune.clip.config import check_layers, clip_config
+from maotune.clip.hub import HUB_FORM, HubModel, NotDownloaded, cached_model, hub_model, is_hub_name
 from maotune.clip.model import FrozenCLIP, fingerprint_of
 from maotune.clip.openai_names import ACTIVATIONS, first_few, from_openai_names
 from maotune.clip.preprocess import OPEN_CLIP_CONFIG, Preprocess, read_json, read_preprocess
@@ -33,7 +34,8 @@ PHOTO_CLIP_SIZE = "0.6 GB"
 """What its download takes."""
 _PHOTO_CLIPS = ("laion/CLIP-ViT-", "facebook/metaclip-")
 """How the hub ids of other CLIPs of photographs of any kind begin."""
-_WANTED = ["*.json", "*.safetensors"]
+_OLDER = ["*pytorch_model*.bin"]
+"""Weights of models without safetensors."""
 """Files of a model on the hub."""
 OPENAI_TOKENS = 49408
 """Size of the vocabulary of OpenAI's and open_clip's models."""
@@ -59,9 +61,9 @@ def load_clip(
 
     Args:
         source: ``"iconclip"`` (the small one that ships with the package), a folder or Hugging Face id of a
-            transformers or open_clip model, OpenAI's name of one of its ViTs (``"ViT-B/16"``), or a file: OpenAI's
-            TorchScript archive, or a state dict in OpenAI's, open_clip's or transformers' names (.pt, .bin,
-            .safetensors).
+            transformers or open_clip model (``OWNER/NAME``, also ``OWNER/NAME@REVISION``), OpenAI's name of one of its
+            ViTs (``"ViT-B/16"``), or a file: OpenAI's TorchScript archive, or a state dict in OpenAI's, open_clip's or
+            transformers' names (.pt, .bin, .safetensors).
         device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         dtype: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: fp32 on a CPU, else bf16 where the GPU has it, else
             fp16.
@@ -94,7 +96,7 @@ def _build(
     allow_download: bool,
 ) -> FrozenCLIP:
     path = Path(source).expanduser()
-    with _model_path(source, allow_download) as found, _errors_of(found):
+    with _model_path(source, allow_download) as (found, revision), _errors_of(found):
         config, weights, tokenizer, preprocess = _read_model(found, activation)
         config.text_config.eos_token_id = tokenizer.end
         model = _assemble(config, weights)
@@ -106,23 +108,24 @@ def _build(
         preprocess,
         name=source if source in ("iconclip", *OPENAI) or not path.exists() else path.stem,
         fingerprint=fingerprint_of(config, weights),
+        revision=revision,
         activation_checkpointing=activation_checkpointing,
     )
 
 
 @contextmanager
-def _model_path(source: str, allow_download: bool) -> Iterator[Path]:
-    """Return the folder or file of a model."""
+def _model_path(source: str, allow_download: bool) -> Iterator[tuple[Path, str | None]]:
+    """Yield the folder or file of a model, and the revision of a model of the hub."""
     path = Path(source).expanduser()
     if source == "iconclip":
         with as_file(files("maotune") / "assets" / "iconclip") as folder:
             if not folder.is_dir():
                 raise FileNotFoundError("this copy of maotune has no IconCLIP in it: install it again or name another")
-            yield folder
+            yield folder, None
     elif not (source.strip() and path.exists()):
         yield _fetch(source, allow_download)
     elif path.is_dir() or path.is_file():
-        yield path
+        yield path, None
     else:
         raise ValueError(f"{path} is neither a file nor a folder")
 
@@ -159,10 +162,6 @@ def _automatic_dtype(device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-class _NotDownloaded(FileNotFoundError):
-    """A model of the hub is not in its cache, and is not to be downloaded."""
-
-
 def find_photo_clip() -> str | None:
     """Return the name of a CLIP for photographs that is in the cache of the Hugging Face hub; None where there is none.
 
@@ -172,55 +171,29 @@ def find_photo_clip() -> str | None:
 
     folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*"))
     others = [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
-    known = [PHOTO_CLIP, *OPENAI, *(name for name in others if name.startswith(_PHOTO_CLIPS))]
-    return next((name for name in known if _cached(OPENAI.get(name, name))), None)
+    known = [PHOTO_CLIP, *OPENAI, *(name for name in others if name.startswith(_PHOTO_CLIPS) and is_hub_name(name))]
+    return next((name for name in known if cached_model(OPENAI.get(name, name), older=_OLDER)), None)
 
 
-def _cached(identity: str) -> Path | None:
-    """Return the folder of a model in the cache of the Hugging Face hub, where its weights are there, too."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    with suppress(LocalEntryNotFoundError):
-        folder = Path(snapshot_download(identity, allow_patterns=_WANTED, local_files_only=True))
-        if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
-            return folder
-    return None
-
-
-def _fetch(name: str, allow_download: bool) -> Path:
-    """Return the local folder of a model on the Hugging Face hub; what is in the cache is not downloaded again."""
-    from huggingface_hub import snapshot_download  # slow to import, and most users never need it
-    from huggingface_hub.errors import HFValidationError
-
-    identity = OPENAI.get(name, name)
+def _fetch(name: str, allow_download: bool) -> HubModel:
+    """Return a model on the Hugging Face hub."""
     if name.startswith("RN") and name[2:3].isdigit():
         raise ValueError(
             f"{name} has a ResNet for its image tower: only vision transformers are supported ({', '.join(OPENAI)})"
         )
-    if name.startswith((".", "/", "~")) or identity.count("/") != 1:
+    known, _, revision = name.rpartition("@")
+    identity = OPENAI.get(name) or (f"{OPENAI[known]}@{revision}" if known in OPENAI else name)
+    if not is_hub_name(identity):
         raise FileNotFoundError(
-            f"no file or folder {name}: give the path of a CLIP, iconclip, owner/name on the Hugging Face hub, "
+            f"no file or folder {name}: give the path of a CLIP, iconclip, {HUB_FORM} on the Hugging Face hub, "
             f"or one of {', '.join(OPENAI)}"
         )
     try:
-        if folder := _cached(identity):
-            return folder
-        if not allow_download:
-            raise _NotDownloaded(
-                f"{name} is no file or folder here, and has not been downloaded before. It is fetched from the Hugging "
-                "Face hub only where you say so: clip=... or allow_download=True, on the command line --clip"
-            )
-        folder = Path(snapshot_download(identity, allow_patterns=_WANTED))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(identity, allow_patterns=[*_WANTED, "*pytorch_model*.bin"]))
-        return folder
-    except _NotDownloaded:
-        raise
-    except (OSError, HFValidationError) as error:
+        return hub_model(identity, older=_OLDER, allow_download=allow_download)
+    except NotDownloaded as error:
         raise FileNotFoundError(
-            f"{name} is no file or folder here, and the Hugging Face hub gave no {identity} "
-            f"({type(error).__name__}): check the name and the network, or give the path of a downloaded CLIP"
+            f"{error}. It is fetched from the Hugging Face hub only where you say so: clip=... or "
+            "allow_download=True, on the command line --clip"
         ) from error
 
 

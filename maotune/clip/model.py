@@ -36,6 +36,7 @@ class FrozenCLIP:
         preprocess: by default OpenAI's, at the image size of the model.
         name: its name in reports.
         fingerprint: of its weights, where known; by default computed.
+        revision: commit of a model of the Hugging Face hub.
         activation_checkpointing: keep only the input of each layer for the backward pass; the rest is computed again.
 
     Raises:
@@ -50,11 +51,12 @@ class FrozenCLIP:
         *,
         name: str = "clip",
         fingerprint: str | None = None,
+        revision: str | None = None,
         activation_checkpointing: bool = False,
     ) -> None:
         text, vision = model.config.text_config, model.config.vision_config
         self.model = model.eval().requires_grad_(False)
-        self.name = name
+        self.name, self.revision = name, revision
         self.context_length: int = text.max_position_embeddings
         self.tokenizer = tokenizer or Tokenizer.openai(self.context_length)
         if self.tokenizer.vocabulary_size != text.vocab_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def find_weights(folder: Path, transformers: bool) -> tuple[Path, State]:
     """
     others: list[tuple[Path, State]] = []
     for path in (folder / name for name in NAMES):
-        if not path.is_file() or (path.name.endswith(INDEX) and not all(part.is_file() for part in _parts(path))):
+        if not path.is_file() or (path.name.endswith(INDEX) and not all(map(os.path.isfile, _parts(path)))):
             continue
         weights = read_weights(path)
         if in_transformers_names(weights) is transformers:
@@ -87,7 +88,7 @@ def read_weights(path: Path) -> State:
 def _parts(index: Path) -> list[Path]:
     """Return the files that an index names, which lie beside it."""
     names = read_json(index).get("weight_map")
-    if not isinstance(names, Mapping) or any(Path(str(name)).name != name for name in names.values()):
+    if not isinstance(names, Mapping) or any(not name or Path(str(name)).name != name for name in names.values()):
         raise ValueError(f'{index} should hold {{"weight_map": {{weight: file beside it}}}}')
     return [index.with_name(name) for name in sorted({*names.values()})]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.experiments.first_batches import HARD, RANDOM, draw_first_batches, write_document
-from maotune.mao.neighbours import class_embeddings
+from maotune.mao.name_encoder import find_encoder
 from maotune.recipe import Recipe
 from maotune.runs.build import build_clip, templates_of
 
@@ -90,7 +90,7 @@ def measure_name_distances(recipe: Recipe) -> NameDistances:
     clip = build_clip(recipe.clip)
     text = clip.zeroshot_text(drawn.classes, templates_of(recipe, drawn.templates))
     embedded = {
-        MINILM: class_embeddings([name.replace("_", " ") for name in drawn.classes]),
+        MINILM: find_encoder().encode([name.replace("_", " ") for name in drawn.classes]),
         f"the text tower of {clip.name}": F.normalize(text.float().cpu(), dim=1),
     }
     return NameDistances(

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict
 
 from maotune.data.draw import PoolMode
 from maotune.mao.losses import Loss
+from maotune.mao.name_encoder import MINILM
 from maotune.mao.neighbours import Underscores
 from maotune.mao.sampler import Fill
 
@@ -37,6 +38,9 @@ class MaoSettings:
     """Candidates of the base stage: the distinct classes of the batch; or, as released, one per image."""
     underscores: Underscores = "both"
     """Read ``_`` in names as a space to find hard negatives: on ``both`` sides, or, as released, ``query-only``."""
+    name_encoder: str = MINILM
+    """Sentence encoder that finds hard negatives: ``minilm``, the installed all-MiniLM-L6-v2; the folder of a
+    sentence-transformers model; or one of the Hugging Face hub, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``."""
     pool: Literal["few-shot", "train"] = "few-shot"
     """Source of the images of hard negatives: the few labelled ones, or, as released, the whole training split."""
     unlabelled: PoolMode = "balanced"
@@ -84,6 +88,8 @@ class MaoSettings:
                 raise ValueError(
                     "growing lists, and labels soft or candidates, label each image once: set label_views to test"
                 )
+        if not self.name_encoder.strip():
+            raise ValueError(f"name_encoder is empty: give {MINILM}, a folder, or OWNER/NAME on the Hugging Face hub")
         if self.lr <= 0:
             raise ValueError(f"lr is {self.lr}: give a learning rate above 0 (the paper's is 0.0035)")
 

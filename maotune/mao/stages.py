@@ -78,7 +78,7 @@ def hard_negative_table(classes: Sequence[str], settings: MaoSettings, cache: Pa
     """Return the (C, W) nearest classes of each class by name, itself first; W is what batches need, at least K."""
     b, k = settings.b_and_k(len(classes))
     width = table_width(len(classes), b, k, settings.fill)
-    return hard_negatives(classes, width, underscores=settings.underscores, cache=cache)
+    return hard_negatives(classes, width, underscores=settings.underscores, encoder=settings.name_encoder, cache=cache)
 
 
 def count_candidates(

@@ -57,7 +57,8 @@ class ClipSettings(Settings):
     """The frozen model."""
 
     source: str = "iconclip"
-    """``iconclip`` (shipped), a transformers folder or hub id, an OpenAI ``.pt``, or an open_clip state dict."""
+    """``iconclip`` (shipped), a transformers folder or hub id (also ``OWNER/NAME@REVISION``), an OpenAI ``.pt``, or an
+    open_clip state dict."""
     device: str = "auto"
     """``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``, ..."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

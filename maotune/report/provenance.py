@@ -47,8 +47,15 @@ def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[Fin
         ),
         "CLIP": _distinct(
             f"{each['clip']['name']}, {each['clip']['dtype']}, fingerprint {each['clip']['fingerprint'][:12]}"
+            f"{_revision(each['clip'])}"
             for each in environments
             if "clip" in each
+        ),
+        "class names compared by": _distinct(
+            f"{each['name_encoder']['name']}, SHA-256 {each['name_encoder']['sha256'][:12]}"
+            f"{_revision(each['name_encoder'])}"
+            for each in environments
+            if "name_encoder" in each
         ),
     }
     rows = [((name,), (text,)) for name, text in texts.items() if text]
@@ -57,6 +64,10 @@ def _circumstances(experiments: Sequence[ExperimentRuns], finished: Sequence[Fin
 
 def _commit(git: Mapping[str, Any] | None) -> str:
     return f"{git['commit'][:12]}{' and uncommitted changes' if git.get('changed') else ''}" if git else "unknown"
+
+
+def _revision(model: Mapping[str, Any]) -> str:
+    return f", revision {model['revision'][:12]}" if model.get("revision") else ""
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from maotune.contract import AbstractLearner, mixture_weights
 from maotune.learners.zeroshot import ZeroShot
 from maotune.mao.methods import ZEROSHOT, build_stages, check_learner, predictors_of
+from maotune.mao.name_encoder import find_encoder
 from maotune.mao.pseudo_labels import PseudoLabelStore
 from maotune.mao.stages import Task
 from maotune.protocols.protocol import CROSS_VALIDATED, Splits, Test
@@ -40,6 +41,9 @@ class Fitting:
         task = replace(self.task, epochs=0) if self.learner.closed_form else self.task
         self.stages = build_stages(recipe.method, task, recipe.mao)
         self.predictors = predictors_of(recipe.method, task, recipe.mao)
+        compares = any(stage.name == "base" for stage in self.stages)
+        self.encoder = find_encoder(recipe.mao.name_encoder) if compares else None
+        """Of class names, where a stage compares them."""
 
     def fit(
         self,
@@ -66,6 +70,7 @@ class Fitting:
                 "clip": clip.fingerprint,
                 "preprocess": clip.preprocess.fingerprint,
                 "data": data,
+                **({"name_encoder": self.encoder.content} if self.encoder else {}),
             },
             deciding=identity,
             on_event=on_event,

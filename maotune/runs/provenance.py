@@ -11,11 +11,15 @@ from typing import Any
 import torch
 
 from maotune.clip import FrozenCLIP
+from maotune.mao.name_encoder import NameEncoder
 from maotune.runs.fingerprint import DataRecord
 
 
-def environment(clip: FrozenCLIP, data: DataRecord) -> dict[str, Any]:
-    """Return versions, commit, machine, and fingerprints of model and data, as JSON can hold them."""
+def environment(clip: FrozenCLIP, data: DataRecord, encoder: NameEncoder | None) -> dict[str, Any]:
+    """Return versions, commit, machine, and fingerprints of models and data, as JSON can hold them."""
+    compared_by = {}
+    if encoder is not None:
+        compared_by["name_encoder"] = {key: getattr(encoder, key) for key in ("name", "sha256", "revision")}
     return {
         "maotune": version("maotune"),
         "git": commit(),
@@ -25,7 +29,13 @@ def environment(clip: FrozenCLIP, data: DataRecord) -> dict[str, Any]:
         "machine": platform.processor() or platform.machine(),
         "device": str(clip.device),
         "threads": torch.get_num_threads(),
-        "clip": {"name": clip.name, "fingerprint": clip.fingerprint, "dtype": str(clip.dtype).removeprefix("torch.")},
+        "clip": {
+            "name": clip.name,
+            "fingerprint": clip.fingerprint,
+            "revision": clip.revision,
+            "dtype": str(clip.dtype).removeprefix("torch."),
+        },
+        **compared_by,
         "data": data,
     }
 

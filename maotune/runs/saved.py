@@ -40,6 +40,8 @@ class SavedClip(BaseModel):
     fingerprint: str
     activation: Literal["auto", "quick_gelu", "gelu"] | None = None
     preprocess: str | None = None
+    revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")] | None = None
+    """Commit of a model of the Hugging Face hub."""
 
 
 class _Metadata(BaseModel):

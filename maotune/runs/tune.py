@@ -316,7 +316,7 @@ def _result(
         parameters=_parameters(fitting.learner) if fitting.stages else 0,
         peak_memory=history.peak_memory,
         seconds=time.monotonic() - start,
-        environment=environment(fitting.pipeline.clip, data),
+        environment=environment(fitting.pipeline.clip, data, fitting.encoder),
         recipe=(asked if asked.method == BEST else recipe).shareable().model_dump(mode="json"),
         departures=departing,
     )

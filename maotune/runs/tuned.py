@@ -292,6 +292,7 @@ class Run:
                 "activation": self.clip.activation,
                 "preprocess": self.clip.preprocess.fingerprint,
                 "fingerprint": self.clip.fingerprint,
+                "revision": self.clip.revision,
             },
             "stages": {name: list(stage.classes) for name, stage in self.stages.items()},
             "result": asdict(self.result),
@@ -347,7 +348,10 @@ def load_run(path: str | Path, *, clip: FrozenCLIP | str | Path | None = None, a
         recipe = recipe.located(own)
     if not isinstance(clip, FrozenCLIP):
         changes: dict[str, Any] = {"activation": recorded.activation or recipe.clip.activation}
-        changes |= {} if clip is None else {"source": str(clip), "device": "auto"}
+        if clip is not None:
+            changes |= {"source": str(clip), "device": "auto"}
+        elif recorded.revision is not None and "@" not in recipe.clip.source:  # where the hub has a newer one by now
+            changes["source"] = f"{recipe.clip.source}@{recorded.revision}"
         clip = build_clip(recipe.clip.model_copy(update=changes), allow_download or clip is not None)
     if clip.fingerprint != recorded.fingerprint:
         raise CheckpointError(

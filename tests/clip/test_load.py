@@ -18,6 +18,7 @@ from transformers import CLIPModel
 from maotune.clip import FrozenCLIP, load_clip
 from maotune.clip.stem import build_stem
 from tests.clip.conftest import toy_config, toy_model
+from tests.hub import HubCache, commit
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TEXTS = ["a photo of a cat.", "a hot dog"]
@@ -405,3 +406,26 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="the Hugging Face hub gave no nobody/no-such-clip"):
         load_clip("nobody/no-such-clip")
+
+
+def test_a_model_of_the_hub_is_taken_by_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(seed: int) -> Callable[[Path], None]:
+        def save(folder: Path) -> None:
+            torch.manual_seed(seed)
+            CLIPModel(toy_config()).save_pretrained(folder)
+
+        return save
+
+    hub = HubCache(tmp_path, monkeypatch)
+    old, new = (hub.put("someone/clip", number, write(number)) for number in (1, 2))
+    latest, pinned = load_clip("someone/clip"), load_clip(f"someone/clip@{old}")
+    assert (latest.revision, pinned.revision) == (new, old)
+    assert latest.fingerprint == load_clip("someone/clip@main").fingerprint != pinned.fingerprint
+    assert load_clip("iconclip").revision is None
+    hub.put("openai/clip-vit-base-patch16", 3, write(3), branch="tuned")
+    assert load_clip("ViT-B/16@tuned", device="cpu").revision == commit(3)
+    with pytest.raises(FileNotFoundError, match=f"gave no someone/clip@{commit(9)}"):
+        load_clip(f"someone/clip@{commit(9)}")
+    for wrong in ("someone/clip@", "someone/clip@../../main", "someone/clip@a@b", "a/b/c"):
+        with pytest.raises(FileNotFoundError, match="OWNER/NAME@REVISION on the Hugging Face hub"):
+            load_clip(wrong)

@@ -18,7 +18,7 @@ from maotune.experiments.first_batches import draw_first_batches
 from maotune.experiments.name_distances import NameDistances, mean_distance, measure_name_distances
 from maotune.learners.coop import CoOp
 from maotune.mao.methods import build_stages
-from maotune.mao.neighbours import class_embeddings
+from maotune.mao.name_encoder import find_encoder
 from maotune.recipe import Recipe, load_recipe
 from maotune.runs.build import build_clip, build_splits
 from maotune.runs.fitting import mao_task
@@ -86,7 +86,7 @@ def test_the_distances_can_be_recomputed_from_the_batches(weather: NameDistances
     spaced = [name.replace("_", " ") for name in drawn.classes]
     text = torch.nn.functional.normalize(clip.zeroshot_text(drawn.classes, drawn.templates).float(), dim=1)
     assert [embedding.model for embedding in weather.embeddings] == ["all-MiniLM-L6-v2", "the text tower of iconclip"]
-    for embedding, names in zip(weather.embeddings, (class_embeddings(spaced), text), strict=True):
+    for embedding, names in zip(weather.embeddings, (find_encoder().encode(spaced), text), strict=True):
         for kind, batches in drawn.batches.items():
             within = [mean_distance(names[sorted({sample.label for sample in batch})]) for batch in batches]
             assert embedding.distances[kind] == pytest.approx(within, abs=1e-6)

