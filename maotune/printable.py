@@ -13,8 +13,10 @@ _JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indian languages and emoji are written with."""
 _FORMULA = ("=", "+", "-", "@")
 """First characters that make a formula of a spreadsheet's cell."""
-_FOLDERS = re.compile(r"(?<![\w.:/~])/(?:[^\s/:]+/)*(?=[^\s/])")
-"""An absolute path up to its last name; no address, and nothing like and/or."""
+_PATH = re.compile(r"(?<![\w.~/})\]])/(?=[^\s/])")
+"""The beginning of what may be an absolute path; no address, and nothing like and/or, 1/2 or {}/{}."""
+_FOLDERS = re.compile(r"/(?:[^\s/:]+/)+(?=[^\s/])")
+"""The folders of a path without spaces, up to its last name. A single name, such as /s, has none."""
 
 
 def printable(name: str) -> str:
@@ -57,4 +59,10 @@ def without_folders(text: str, own: Iterable[str | Path] = ()) -> str:
     """
     for folder in (*(Path(path).absolute().parent for path in own), Path.home()):
         text = text.replace(f"{folder}{os.sep}", "")
-    return _FOLDERS.sub("", text)
+    for start in reversed([match.start() for match in _PATH.finditer(text)]):
+        line = text[start:].partition("\n")[0]
+        plain = _FOLDERS.match(line)
+        ends = [slash.end() for slash in re.finditer("/", line) if " " in line[: slash.start()]]
+        spaced = [end for end in ends if os.path.isdir(line[:end])]  # only the disk tells where such a path ends
+        text = text[:start] + text[start + max([plain.end() if plain else 0, *spaced]) :]
+    return text

@@ -36,7 +36,6 @@ _PHOTO_CLIPS = ("laion/CLIP-ViT-", "facebook/metaclip-")
 """How the hub ids of other CLIPs of photographs of any kind begin."""
 _OLDER = ["*pytorch_model*.bin"]
 """Weights of models without safetensors."""
-"""Files of a model on the hub."""
 OPENAI_TOKENS = 49408
 """Size of the vocabulary of OpenAI's and open_clip's models."""
 CONFIG = "config.json"

@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 MEMORY = 4e9
 """Memory in bytes that a trial on a CPU may need; sets the default number of trials at a time."""
-CLIP_MODEL = "transformers.models.clip.modeling_clip"
-"""Imported by every trial; takes several seconds, so the fork server imports it once."""
 LOST_SERVER = 255
 """Exit code of a process whose fork server was killed, so that its real exit status is unknown."""
 
@@ -36,7 +34,7 @@ class _Running(NamedTuple):
 class LocalEngine(Engine):
     """Processes forked from a server that has imported everything and computed nothing, so they start at once.
 
-    All end when this process ends, however it ends.
+    All end when this process ends, however it ends, and so does the server.
 
     Args:
         jobs: processes at a time; default: one for each of ``devices``, or, on CPUs, for each core (and each 4 GB).
@@ -49,7 +47,7 @@ class LocalEngine(Engine):
         """Threads of each process, unless OMP_NUM_THREADS says otherwise."""
         self.devices = tuple(devices)
         self._context = get_context("forkserver")
-        self._context.set_forkserver_preload(["maotune.sweep.trial", CLIP_MODEL])
+        self._context.set_forkserver_preload(["maotune.sweep.preload"])
         self._running: dict[int, _Running] = {}  # by sentinel
 
     def start(self, folders: Sequence[Path]) -> None:

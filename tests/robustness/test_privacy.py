@@ -123,7 +123,21 @@ def test_a_folder_with_the_name_of_a_public_set_keeps_its_protocol() -> None:
         ("maotune run a --root=/mnt/data data.root=/mnt/data", "maotune run a --root=data data.root=data"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("and/or 1/2 a / b", "and/or 1/2 a / b"),
+        ("12 images /s, b /n; give /help", "12 images /s, b /n; give /help"),
+        ("a photo of a {}/{}/{}. (B, d)/n/m x[1]/y/z", "a photo of a {}/{}/{}. (B, d)/n/m x[1]/y/z"),
+        ("error:/mnt/disk/a.jpg, hub:/mnt/disk/pets", "error:a.jpg, hub:pets"),
+        ("'/mnt/disk/a.jpg' and (/mnt/disk/b.jpg)\n\"/mnt/c/d\"", "'a.jpg' and (b.jpg)\n\"d\""),
+        ("photos/red /1.jpg", "photos/red /1.jpg"),
+        ("/mnt/disk/", "disk/"),
     ],
 )
 def test_texts_lose_their_folders(text: str, shown: str) -> None:
     assert without_folders(text, ["/data/x y/photos"]) == shown
+
+
+def test_folders_with_spaces_in_their_names_are_found_on_the_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "My Passport" / "of some body"
+    folder.mkdir(parents=True)
+    text = f"cannot read {folder}/a b.jpg (or/and) {folder}/c.jpg"
+    assert without_folders(text) == "cannot read a b.jpg (or/and) c.jpg"
+    assert without_folders(f"{folder}/gone too/a.jpg: x") == "gone too/a.jpg: x"

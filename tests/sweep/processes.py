@@ -28,16 +28,24 @@ def children(pid: int) -> list[int]:
     return found[1:]
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there, and has not just ended without a parent that asks for its exit status."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 1800) -> None:
     """Wait for something that must happen; the limit only stops a test that would hang, on the busiest machine."""
-    end = time.monotonic() + 1800
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited half an hour for {what}"
+        assert time.monotonic() < end, f"waited {seconds:g} seconds for {what}"
         time.sleep(0.05)
 
 

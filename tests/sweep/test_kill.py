@@ -1,6 +1,7 @@
 """A sweep whose processes are killed at random moments comes out as if nothing had happened."""
 
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from maotune.sweep.manifest import Sweep
-from tests.sweep.processes import children, kill, maotune, until
+from tests.sweep.processes import children, kill, maotune, runs, until
 
 COMMAND = (
     *("run", "base-to-new", "--data", "icons-weather", "--learners", "coop,kgcoop", "--methods", "plain,mao"),
@@ -60,12 +61,13 @@ def identity(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.mark.slow
-def test_ten_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("kills", [10, pytest.param(30, marks=pytest.mark.long)])
+def test_kills_change_nothing(tmp_path: Path, environment: dict[str, str], kills: int) -> None:
     whole, torn, output = tmp_path / "whole", tmp_path / "torn", tmp_path / "torn.txt"
     # A feature bank of its own, so that the kills hit those who fill the other one, too.
     tuning = run(whole, {**environment, "MAOTUNE_CACHE": str(tmp_path / "cache")})
     draw = random.Random(5)
-    plan = [*("trial",) * 5, *("server",) * 2, *("driver",) * 3]
+    plan = [*("trial",) * (kills // 2), *("server",) * (kills // 5), *("driver",) * (3 * kills // 10)]
     draw.shuffle(plan)
     pause = tuning / len(plan) / 2  # so that the sweep does not end ahead of the kills
     finished: dict[Path, tuple[int, int]] = {}
@@ -88,6 +90,55 @@ def test_ten_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -
     run(torn, environment)
     assert finished.items() <= identity(torn).items()
     assert numbers(torn) == numbers(whole)
+
+
+SLOW_IMPORT = """
+import sys, time
+from pathlib import Path
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.endswith("modeling_clip"):
+            Path({begun!r}).touch()
+            time.sleep(1800)
+
+if any("forkserver" in argument for argument in sys.orig_argv):
+    sys.meta_path.insert(0, Finder())
+"""
+"""A start-up file of Python that lets the fork server take half an hour for an import."""
+
+
+def gone(driver: int) -> float:
+    """Kill a driver; return the seconds until all processes below it have ended."""
+    below = children(driver)
+    assert below
+    kill(driver)
+    start = time.monotonic()
+    until(lambda: not any(map(runs, below)), "the end of all processes", seconds=30)
+    return time.monotonic() - start
+
+
+@pytest.mark.slow
+def test_the_fork_server_ends_with_its_driver_even_while_it_imports(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    begun, output = tmp_path / "begun", tmp_path / "output.txt"
+    (tmp_path / "sitecustomize.py").write_text(SLOW_IMPORT.format(begun=str(begun)), encoding="utf-8")
+    search = os.pathsep.join(filter(None, (str(tmp_path), environment.get("PYTHONPATH"))))
+    slow = {**environment, "PYTHONPATH": search}
+    with maotune(*COMMAND, "--folder", tmp_path / "sweep", output=output, environment=slow) as driver:
+        until(lambda: driver.poll() is not None or begun.exists(), "the import")
+        assert driver.poll() is None, output.read_text()
+        print(f"the fork server ended {gone(driver.pid):.2f} s after its driver")
+
+
+@pytest.mark.slow
+def test_no_trial_outlives_its_driver(tmp_path: Path, environment: dict[str, str]) -> None:
+    folder, output = tmp_path / "sweep", tmp_path / "output.txt"
+    with maotune(*COMMAND, "--folder", folder, output=output, environment=environment) as driver:
+        until(lambda: driver.poll() is not None or bool(running(folder, driver.pid)), "a trial")
+        assert driver.poll() is None, output.read_text()
+        print(f"trials and server ended {gone(driver.pid):.2f} s after their driver")
 
 
 @pytest.mark.slow

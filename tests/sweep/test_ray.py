@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from maotune.sweep.manifest import Sweep
-from tests.sweep.processes import children, kill, maotune, until
+from tests.sweep.processes import children, kill, maotune, runs, until
+from tests.sweep.test_kill import numbers
 
 ASKED = ("--data", "icons-weather", "--learners", "coop,kgcoop", "--methods", "mao", "--seeds", "1,2")
 SIZE = ("--shots", 2, "--epochs", 30, "data.views=1")
+KILLS = 5
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,9 +85,10 @@ def running(sweep: Path) -> dict[int, Path]:
     return found
 
 
-def test_a_lost_node_costs_no_trial(tmp_path: Path, output: Path, environment: dict[str, str]) -> None:
-    sweep, port = tmp_path / "sweep", free_port()
-    short = tempfile.mkdtemp(prefix="ray")  # the paths of Ray's sockets must not be long
+@contextmanager
+def cluster(environment: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """A Ray head node with a token; its address, and the environment to reach it."""
+    port, short = free_port(), tempfile.mkdtemp(prefix="ray")  # the paths of Ray's sockets must not be long
     environment = {
         **environment,
         "RAY_AUTH_MODE": "token",
@@ -93,25 +96,60 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, output: Path, environment: d
         "RAY_worker_niceness": "0",  # its 15 may starve a worker beside other tests
         "PYTHONPATH": os.getcwd(),
     }
-    address = f"127.0.0.1:{port}"
-    head = node(
-        "127.0.0.1", environment, "--head", f"--port={port}", f"--temp-dir={short}", "--include-dashboard=false"
-    )
+    options = ("--head", f"--port={port}", f"--temp-dir={short}", "--include-dashboard=false")
     try:
-        with head, node("127.0.0.2", environment, f"--address={address}") as second:
-            until(lambda: nodes(address, environment) == 2, "two nodes")
-            command = ("run", "base-to-new", *ASKED, *SIZE, "--folder", sweep, "--engine", "ray", "--address", address)
-            with maotune(*command, output=output, environment=environment) as driver:
-                there = lambda: {*running(sweep)} & {*children(second.pid)}  # noqa: E731
-                until(lambda: driver.poll() is not None or bool(there()), "a trial there")
-                assert there(), output.read_text()
-                for pid in (second.pid, *children(second.pid)):
-                    kill(pid)
-                assert driver.wait() == 0, output.read_text()
+        with node("127.0.0.1", environment, *options):
+            yield f"127.0.0.1:{port}", environment
     finally:
         shutil.rmtree(short, ignore_errors=True)
+
+
+def test_a_lost_node_costs_no_trial(tmp_path: Path, output: Path, environment: dict[str, str]) -> None:
+    sweep = tmp_path / "sweep"
+    with (
+        cluster(environment) as (address, environment),
+        node("127.0.0.2", environment, f"--address={address}") as second,
+    ):
+        until(lambda: nodes(address, environment) == 2, "two nodes")
+        command = ("run", "base-to-new", *ASKED, *SIZE, "--folder", sweep, "--engine", "ray", "--address", address)
+        with maotune(*command, output=output, environment=environment) as driver:
+            there = lambda: {*running(sweep)} & {*children(second.pid)}  # noqa: E731
+            until(lambda: driver.poll() is not None or bool(there()), "a trial there")
+            assert there(), output.read_text()
+            for pid in (second.pid, *children(second.pid)):
+                kill(pid)
+            assert driver.wait() == 0, output.read_text()
     said = output.read_text()
     assert "; restarting" in said
     trials = Sweep.read(sweep).trials
     assert len(trials) == 4
     assert all(trial.result() is not None for trial in trials)
+
+
+def test_kills_of_the_driver_change_nothing(tmp_path: Path, output: Path, environment: dict[str, str]) -> None:
+    torn, whole = tmp_path / "torn", tmp_path / "whole"
+    few = ("run", "base-to-new", "--data", "icons-weather", "--learners", "coop", "--methods", "mao", "--seeds", "1,2")
+    kills = 0
+    with cluster(environment) as (address, environment):
+        until(lambda: nodes(address, environment) == 1, "the node")
+        command = (*few, *SIZE, "--folder", torn, "--engine", "ray", "--address", address)
+        while kills < KILLS:
+            with maotune(*command, output=output, environment=environment) as driver:
+                before = {path: path.stat().st_mtime_ns for path in torn.glob("*/checkpoint.safetensors")}
+                further = lambda: any(  # noqa: E731
+                    path.stat().st_mtime_ns != before.get(path)  # noqa: B023
+                    for path in torn.glob("*/checkpoint.safetensors")
+                )
+                until(lambda: driver.poll() is not None or further(), "a checkpoint")  # noqa: B023
+                assert driver.poll() is None, f"finished ahead of {KILLS - kills} kills: {output.read_text()}"
+                trials = [*running(torn)]
+                kill(driver.pid)
+                driver.wait()
+            kills += 1
+            until(lambda: not any(map(runs, trials)), "Ray to end the trials of its driver")  # noqa: B023
+        with maotune(*command, output=output, environment=environment) as driver:
+            assert driver.wait() == 0, output.read_text()
+    with maotune(*few, *SIZE, "--folder", whole, output=output, environment=environment) as driver:
+        assert driver.wait() == 0, output.read_text()
+    assert numbers(torn) == numbers(whole)
+    print(f"killed the driver {kills} times")
