@@ -18,8 +18,8 @@ from maotune.protocols import PROTOCOLS
 from maotune.recipe.schema import Recipe, choose, explain
 from maotune.runs.mixing import StagePrompts
 from maotune.runs.record import read_record
-from maotune.runs.result import Result
-from maotune.train.session import CheckpointError, load_prompts
+from maotune.runs.result import RESULT, Result
+from maotune.train.session import CheckpointError, DamagedCheckpoint, load_prompts
 
 PROMPTS = "prompts.safetensors"
 """File of a run's folder that holds all there is to deploy."""
@@ -69,7 +69,15 @@ def read_saved_run(path: Path) -> SavedRun:
     Raises:
         CheckpointError: no such file, or parts of it are missing or wrong.
     """
-    tensors, content = load_prompts(path)
+    try:
+        tensors, content = load_prompts(path)
+    except DamagedCheckpoint as error:
+        if not path.exists():
+            raise
+        raise CheckpointError(
+            f"{error}: take a good copy of it; or, where it lies in the folder of its run, delete {RESULT} there and "
+            "resume the run, which writes it again"
+        ) from error
     if "stages" not in content:
         raise CheckpointError(f"{path} holds the prompts of one stage: load {PROMPTS}, which stands beside it")
     try:

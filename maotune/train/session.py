@@ -29,10 +29,6 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 """Name of the checkpoint file in the folder of a run; names of stages do not begin with it."""
-_REMEDY = (
-    f"take a good copy of it, if there is one; or delete {CHECKPOINT}.safetensors in the folder of its run and resume "
-    "the run, which then begins again"
-)
 T = TypeVar("T")
 
 
@@ -295,10 +291,7 @@ class Session:
             )
         for record in history.stages:
             if record.prompts is not None:
-                prompts = self._path(record.name)
-                if not prompts.exists():
-                    raise DamagedCheckpoint(f"{prompts} does not exist: {_REMEDY}")
-                record.prompts, _ = load_prompts(prompts)
+                record.prompts, _ = load_prompts(self._path(record.name))
         self.history, self._saved = history, (tensors, state.get("numbers", {}))
         if path != self._path(CHECKPOINT):
             write_atomic(self._path(CHECKPOINT), path.read_bytes())  # in place of the damaged one
@@ -344,14 +337,14 @@ def _parts_of(path: Path) -> Iterator[None]:
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise DamagedCheckpoint(f"{path} is damaged: a part is missing or wrong ({error!r:.200}); {_REMEDY}") from error
+        raise DamagedCheckpoint(f"{path} is damaged: a part is missing or wrong ({error!r:.200})") from error
 
 
 def _first_good(paths: Sequence[Path], read: Callable[[Path], T]) -> T:
     """Return what ``read`` returns of the first file that is not damaged, the checkpoint or that of a stage's end.
 
     Raises:
-        DamagedCheckpoint: all are; the message is about the first.
+        DamagedCheckpoint: all are; the message is about the first, and says what to do.
     """
     damage: DamagedCheckpoint | None = None
     for path in paths:
@@ -363,14 +356,16 @@ def _first_good(paths: Sequence[Path], read: Callable[[Path], T]) -> T:
             if damage is not None:
                 log.warning("%s is damaged: the run is resumed from its last good stage (%s)", paths[0], path.name)
             return content
-    assert damage is not None
-    raise damage
+    raise DamagedCheckpoint(
+        f"{damage}: take a good copy of it, if there is one; or delete {CHECKPOINT}.safetensors in "
+        f"{paths[0].parent} and resume the run, which then begins again"
+    ) from damage
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors, texts = _read(path)
     if not {"identity", "state"} <= texts.keys():
-        raise DamagedCheckpoint(f"{path} is no checkpoint written by maotune; {_REMEDY}")
+        raise DamagedCheckpoint(f"{path} is no checkpoint written by maotune")
     return tensors, texts
 
 
@@ -381,7 +376,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DamagedCheckpoint(f"{path} does not exist") from None
     except DamagedFile as error:
         raise DamagedCheckpoint(
-            f"{path} is damaged or no safetensors file ({error.reason}), so it is not used: {_REMEDY}"
+            f"{path} is damaged or no safetensors file ({error.reason}), so it is not used"
         ) from error
     if not content.checked:
         log.info("%s was written by an older version, without a checksum: damage may go unnoticed", path)

@@ -124,6 +124,26 @@ def test_a_damaged_result_of_a_single_run_is_made_again(
     assert (again.scores, again.zeroshot) == (whole.scores, whole.zeroshot)
 
 
+def test_damaged_prompts_are_written_again_as_the_error_says(
+    tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAOTUNE_CACHE", cache)
+    command = ["train", "--data", "icons-weather", "--shots", "1", "--epochs", "2", "data.views=1", "--mao"]
+    command += ["--folder", str(tmp_path), "--resume"]
+    assert call(command) == 0
+    (path,) = tmp_path.glob("*/prompts.safetensors")
+    whole = maotune.load(path).stages
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"delete result\.json there and resume the run"):
+        maotune.load(path)
+    (path.parent / "result.json").unlink()
+    assert call(command) == 0
+    again = maotune.load(path).stages
+    assert {(name, key): value.tolist() for name, stage in again.items() for key, value in stage.tensors.items()} == {
+        (name, key): value.tolist() for name, stage in whole.items() for key, value in stage.tensors.items()
+    }
+
+
 def test_a_folder_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
     import os
     import socket
