@@ -1,5 +1,6 @@
-"""Imports of the fork server, before it forks any process. If its driver ends meanwhile, it ends at once, too."""
+"""Imports of the fork server, before it forks any process. It ends at once when its driver does, also meanwhile."""
 
+import atexit
 import os
 import threading
 
@@ -20,3 +21,4 @@ try:
 finally:
     _imported.set()
     _watcher.join()  # a process with threads must not fork
+atexit.register(os._exit, 0)  # the server only waits: without this, it would take seconds to free what it imported
