@@ -18,7 +18,7 @@ from maotune.train.session import load_prompts
 from tests.cli.conftest import Answer, Maotune
 
 BEFORE = Path(__file__).parent / "before"
-CHANGED = ["mao.fill=distinct", "data.shared_views=true"]
+CHANGED = ["mao.fill=distinct", "data.shared_views=true", "lr=0.002", "mao.lr=0.0035"]
 TRAIN = [
     "train",
     "--data",

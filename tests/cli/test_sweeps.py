@@ -29,7 +29,7 @@ WEATHER = ("run", "base-to-new", "--data", "icons-weather", *SMALL)
         (("base-to-knew",), "did you mean base-to-new"),
         (("base-to-new", "--suite", "icons"), "unknown suite 'icons'"),
         (("base-to-new", "--data", "icons-wether"), "did you mean icons-weather"),
-        (("base-to-new", "--data", "dtd"), "dtd is not shipped"),
+        (("base-to-new", "--data", "dtd", "--clip", "iconclip"), "dtd is not shipped"),
         (("base-to-new", "--learners", "coop", "mapel"), "did you mean maple"),
         (("base-to-new", "--methods", "maoo"), "did you mean mao"),
         (("base-to-new", "--seeds", "1", "two"), "--seeds 1,two: give whole numbers"),
@@ -100,9 +100,9 @@ def test_a_failing_trial_is_listed_and_tried_again(maotune: Maotune, tmp_path: P
     for other in ("rain", "snow", "sun"):  # base-to-new needs two classes
         for split in ("train", "val", "test"):
             (photos / split / other).rename(tmp_path / f"{split}-{other}")
-    command = ("run", "base-to-new", "--data", photos, "icons-weather", *SMALL, "--folder", tmp_path / "sweep")
+    command = ("run", "base-to-new", "--data", photos, "icons-weather", "--clip", "iconclip", *SMALL)
     for _ in range(2):
-        answer = maotune(*command)
+        answer = maotune(*command, "--folder", tmp_path / "sweep")
         assert answer.code == 1
         assert "1 of" in answer.err
         assert "error.txt: ValueError" in answer.err
@@ -114,7 +114,7 @@ def test_a_failing_trial_is_listed_and_tried_again(maotune: Maotune, tmp_path: P
     for other in ("rain", "snow", "sun"):
         for split in ("train", "val", "test"):
             (tmp_path / f"{split}-{other}").rename(photos / split / other)
-    assert maotune(*command).code == 0
+    assert maotune(*command, "--folder", tmp_path / "sweep").code == 0
     assert not list((tmp_path / "sweep").glob("*/error.txt"))
 
 
