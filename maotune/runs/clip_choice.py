@@ -2,11 +2,12 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from maotune.clip.load import PHOTO_CLIP, PHOTO_CLIP_SIZE, find_photo_clip
 from maotune.data.sets.catalog import names
+from maotune.data.sets.dataset import Sample
 from maotune.data.sets.hub import PREFIX
 from maotune.learners.zeroshot import ZeroShot
 from maotune.protocols.protocol import Splits, Test
@@ -53,11 +54,18 @@ def choose_clip(
     return "iconclip"
 
 
+def images_to_check(recipe: Recipe, splits: Splits) -> Sequence[Sample]:
+    """Return the images that tell whether the model knows their domain: the labelled ones of own data, else none."""
+    return () if recipe.data.source in names() else splits.shots
+
+
 def warn_of_domain(recipe: Recipe, pipeline: Pipeline, splits: Splits) -> str | None:
-    """Return a warning where zero-shot CLIP is hardly better than chance on the labelled images.
+    """Return a warning where zero-shot CLIP is hardly better than chance on ``images_to_check``.
 
     The measure is the mean over the classes, which is 1 / C for any model that guesses, however often classes occur.
     """
+    if not images_to_check(recipe, splits):
+        return None
     learner = ZeroShot(pipeline.clip, splits.classes, templates=templates_of(recipe, splits.templates))
     evaluation = pipeline.score(learner, Test(splits.classes, splits.shots))
     chance = 1 / len(splits.classes)

@@ -16,6 +16,7 @@ from maotune.data.images.threads import map_in_threads
 from maotune.data.images.views import View
 from maotune.data.sets.dataset import Sample
 from maotune.protocols.protocol import Splits
+from maotune.runs.clip_choice import images_to_check
 from maotune.runs.events import CostEstimate
 from maotune.runs.pipeline import Pipeline
 from maotune.train.device import peak_memory
@@ -96,8 +97,9 @@ class CostMeter:
         learned = [*splits.shots, *pool] if stages else []
         uses_bank, projected = learner.uses_frozen_features, not learner.uses_unprojected_features
         views = pipeline.views if uses_bank or not projected else 0
-        # Zero-shot CLIP scores the tests and labels the pool, whatever the learner is.
-        upright = count([*tests, *pool], pipeline.test_view, projected=projected)
+        # Zero-shot CLIP scores the tests, labels the pool and is tried on own images, whatever the learner is.
+        seen = [*tests, *pool, *images_to_check(pipeline.recipe, splits)]
+        upright = count(seen, pipeline.test_view, projected=projected)
         augmented = count(learned, pipeline.train_view, views, projected=projected)
         image = ImageCost()
         if upright or augmented or per_update:

@@ -128,7 +128,7 @@ def tune_and_score(
     if folder is not None and resume:
         check_data(folder, recipe, data)
     pipeline = Pipeline(clip, recipe, on_event)
-    if recipe.data.source not in names() and (warning := warn_of_domain(recipe, pipeline, splits)):
+    if warning := warn_of_domain(recipe, pipeline, splits):
         drawn.remarks.append(warning)
     held_out, choice = HeldOut(clip, splits, data, folder, on_event), None
     if recipe.method == BEST:
