@@ -108,7 +108,7 @@ def test_every_command_runs(maotune: Maotune, few: Path, tmp_path: Path) -> None
     for given in {shlex.join(command): command for command in HERE}.values():
         command = [str(sweep) if word == "runs/paper" else word for word in given]
         if command[0] == "run":
-            command += [*LIGHT, "--data", str(few), "--folder", str(sweep)]
+            command += [*LIGHT, "--data", str(few), "--clip", "iconclip", "--folder", str(sweep)]
         command += FEWER.get(command[1], [])
         answer = maotune(*command)
         assert answer.code == 0, f"{shlex.join(command)}\n{answer.err}"

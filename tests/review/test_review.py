@@ -150,7 +150,7 @@ def test_the_page_saves_what_was_checked(run: maotune.Run, browser: Any, tmp_pat
     with tab.expect_download() as saved:
         tab.locator("#save").click()
     saved.value.save_as(tmp_path / "corrections.csv")
-    rows = [*csv.DictReader((tmp_path / "corrections.csv").open())]
+    rows = [*csv.DictReader((tmp_path / "corrections.csv").read_text().splitlines())]
     assert rows[0]["label"] == NONE
     assert {row["label"] for row in rows[1:]} <= {*COLOURS, NONE}
     assert len(rows) > 1
