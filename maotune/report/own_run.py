@@ -20,6 +20,7 @@ from maotune.report.frame import ExperimentRuns, FinishedTrial
 from maotune.report.names import method_name
 from maotune.report.pictures import DatasetPictures
 from maotune.report.sentences import row_name, signed
+from maotune.runs.comparison import wilson_interval
 from maotune.runs.predictions import Scoring
 
 if TYPE_CHECKING:
@@ -85,10 +86,8 @@ def _deciding_accuracy(scores: Mapping[str, float]) -> float:
 
 def accuracy_interval(right: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Return the share of ``right`` in percent and its 95 % interval (Wilson's) where images are drawn anew."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return 100 * float(right.mean()), 100 * interval.low, 100 * interval.high
+    low, high = wilson_interval(int(right.sum()), len(right))
+    return 100 * float(right.mean()), 100 * low, 100 * high
 
 
 def own_answer(own: Sequence[OwnRun]) -> str:

@@ -9,12 +9,12 @@ from typing import overload
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from maotune.data.sets.dataset import Skipped
 from maotune.files import open_atomic, write_atomic
 from maotune.printable import printable_cell
+from maotune.train.evaluate import Evaluation
 
 UNKNOWN = "unknown"
 """The answer for an image that is left to a person."""
@@ -145,26 +145,26 @@ class Assessment:
         )
 
     @cached_property
-    def predicted(self) -> Tensor:
-        """(N,) int64, the most probable class."""
-        return self.predictions.probabilities.argmax(dim=1)
+    def evaluation(self) -> Evaluation:
+        """The most probable classes beside the true ones, with their probabilities for scores."""
+        probabilities = self.predictions.probabilities
+        return Evaluation(self.predictions.classes, self.labels, probabilities.argmax(dim=1), probabilities.amax(dim=1))
 
     @property
     def accuracy(self) -> float:
         """Share of correct images."""
-        return 100 * float((self.predicted == self.labels).double().mean())
+        return self.evaluation.accuracy
 
     @property
     def mean_per_class(self) -> float:
         """Mean of the accuracies of the classes that have images."""
-        return float(self.per_class["accuracy"].mean())
+        return self.evaluation.mean_per_class
 
     @property
     def confusion(self) -> pd.DataFrame:
         """Number of images of the row's class that were taken for the column's."""
         classes = self.predictions.classes
-        counts = confusion_matrix(self.labels, self.predicted, labels=range(len(classes)))
-        return pd.DataFrame(counts, index=classes, columns=classes)
+        return pd.DataFrame(self.evaluation.confusion.numpy(), index=classes, columns=classes)
 
     @property
     def per_class(self) -> pd.DataFrame:
@@ -172,12 +172,10 @@ class Assessment:
         counts = self.confusion.to_numpy()
         images, wrong = counts.sum(axis=1), counts - np.diag(np.diag(counts))
         classes = np.array(self.predictions.classes, dtype=object)
-        with np.errstate(invalid="ignore"):
-            accuracy = 100 * np.diag(counts) / images
         return pd.DataFrame(
             {
                 "images": images,
-                "accuracy": accuracy,
+                "accuracy": [*self.evaluation.per_class.values()],
                 "taken_for": np.where(wrong.any(axis=1), classes[wrong.argmax(axis=1)], ""),
                 "wrong": wrong.max(axis=1),
             },
@@ -223,7 +221,7 @@ class Assessment:
     def _answers(self) -> pd.DataFrame:
         return pd.DataFrame(
             {
-                "confidence": self.predictions.probabilities.amax(dim=1).numpy().astype(float),
-                "correct": (self.predicted == self.labels).numpy(),
+                "confidence": self.evaluation.highest.numpy().astype(float),
+                "correct": (self.evaluation.predictions == self.labels).numpy(),
             }
         )

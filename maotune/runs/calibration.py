@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 import torch
 from pydantic import ConfigDict, Field
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -123,6 +122,8 @@ class Rejection:
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature of the least cross-entropy (Guo et al., ICML 2017), drawn to 1 where images are few."""
+    from scipy.optimize import minimize_scalar  # slow to import, and predictions do not need it
+
     scores, rows = logits.double(), torch.arange(len(labels))
 
     def loss(log_temperature: float) -> float:

@@ -22,7 +22,7 @@ from maotune.runs.estimate import CostMeter
 from maotune.runs.events import Callback, Progress, duration
 from maotune.runs.fingerprint import DataRecord
 from maotune.runs.fitting import Fitting, score_zeroshot
-from maotune.runs.pipeline import Pipeline
+from maotune.runs.pipeline import Pipeline, evaluation_of
 from maotune.train.evaluate import Evaluation
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,7 @@ class HeldOut:
 
     def evaluation(self, logits: Tensor) -> Evaluation:
         """Return the evaluation of the scores (N, C) of all held-out images."""
-        test = self.whole.tests[self.test]
-        labels = torch.tensor([sample.label for sample in test.samples])
-        return Evaluation(test.classes, labels, logits.argmax(dim=1), logits.amax(dim=1).float())
+        return evaluation_of(self.whole.tests[self.test], logits)
 
     def zeroshot(self, recipe: Recipe) -> Evaluation:
         """Return the evaluation of zero-shot CLIP on all held-out images."""

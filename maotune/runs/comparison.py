@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 from pydantic import ConfigDict
-from scipy.stats import binomtest
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -77,6 +76,14 @@ class Comparison:
         ]
 
 
+def wilson_interval(right: int, images: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of the share of right images, from 0 to 1, where images are drawn anew."""
+    from scipy.stats import binomtest  # slow to import, and predictions do not need it
+
+    interval = binomtest(right, images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def compare(
     test: str, folds: int, candidates: Sequence[tuple[CandidateResult, Tensor]], skipped: Sequence[CandidateResult] = ()
 ) -> Comparison:
@@ -112,8 +119,8 @@ def compare(
     gain = (
         [0.0] * 3 if best == 0 else [float(accuracy[best] - accuracy[0]) - by_chance, low - by_chance, high - by_chance]
     )
-    ends = binomtest(round(images * expected), images).proportion_ci(method="wilson")
-    interval = (min(ends.low, expected), max(ends.high, expected))
+    low_end, high_end = wilson_interval(round(images * expected), images)
+    interval = (min(low_end, expected), max(high_end, expected))
     return Comparison(
         test=test,
         folds=folds,

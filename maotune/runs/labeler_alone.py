@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from maotune.data.sets.dataset import Sample
 from maotune.learners.zeroshot import ZeroShot
-from maotune.mao.labelers import LABELERS, class_means
+from maotune.mao.labelers import class_means
 from maotune.mao.pseudo_labels import PseudoLabels
-from maotune.protocols.protocol import Splits, Test
+from maotune.protocols.protocol import Splits
 from maotune.recipe.schema import Recipe
 from maotune.runs.build import labeler_templates
-from maotune.runs.pipeline import Pipeline
+from maotune.runs.pipeline import Pipeline, evaluation_of
+from maotune.runs.transduce import label_together
 from maotune.train.evaluate import Evaluation
 
 TRANSDUCTIVE, INDUCTIVE = "transductive", "inductive"
@@ -39,11 +39,8 @@ def score_labeler(
     model = ZeroShot(pipeline.clip, splits.new_classes, templates=labeler_templates(recipe, splits.templates))
     text = F.normalize(model.text_features(), dim=-1)
 
-    @torch.no_grad()
     def features(samples: Sequence[Sample]) -> Tensor:
-        unlabelled = [Sample(sample.image, 0) for sample in samples]
-        rows = pipeline.test_batches(model, unlabelled).support().features[:, 0]
-        return F.normalize(rows.to(text.device), dim=-1)
+        return pipeline.embed(model, samples).to(text.device)
 
     soft = labels.probabilities
     if soft is None:
@@ -54,18 +51,10 @@ def score_labeler(
     for name, test in splits.tests.items():
         images = features(test.samples)
         if test.classes == splits.new_classes:
-            rows[INDUCTIVE][name] = _evaluation(test, model.logit_scale * images @ means.T)
+            rows[INDUCTIVE][name] = evaluation_of(test, model.logit_scale * images @ means.T)
         else:
             rows[INDUCTIVE][name] = zeroshot[name]
         if kind not in ("foundation", "tuned"):
             model.bind(test.classes)
-            among = F.normalize(model.text_features(), dim=-1)
-            probabilities = LABELERS[kind](images, among, model.logit_scale)
-            rows.setdefault(TRANSDUCTIVE, {})[name] = _evaluation(test, probabilities)
+            rows.setdefault(TRANSDUCTIVE, {})[name] = evaluation_of(test, label_together(kind, model, images))
     return rows
-
-
-def _evaluation(test: Test, scores: Tensor) -> Evaluation:
-    highest, predictions = scores.cpu().max(dim=1)
-    labels = torch.tensor([sample.label for sample in test.samples])
-    return Evaluation(test.classes, labels, predictions, highest)

@@ -21,6 +21,13 @@ from maotune.runs.events import Callback, Progress
 from maotune.train.evaluate import Evaluation, evaluate, score_images
 
 
+def evaluation_of(test: Test, scores: Tensor) -> Evaluation:
+    """Return the evaluation of the scores (N, C) of the images of a test, wherever they come from."""
+    labels = torch.tensor([sample.label for sample in test.samples])
+    scores = scores.float().cpu()
+    return Evaluation(test.classes, labels, scores.argmax(dim=1), scores.amax(dim=1))
+
+
 @dataclass
 class Pipeline:
     """From images to batches: the frozen model, the feature bank, and the views."""

@@ -18,17 +18,17 @@ def check_transducer(name: str) -> None:
 
 
 @torch.no_grad()
-def label_together(name: str, learner: AbstractLearner, images: Tensor, probabilities: Tensor) -> Tensor:
+def label_together(name: str, learner: AbstractLearner, images: Tensor, probabilities: Tensor | None = None) -> Tensor:
     """Return the probabilities (N, C) that a labeler gives the bound classes, looking at all images at once.
 
     Args:
         name: one of ``TRANSDUCERS``. Only ``stata`` does not collapse where classes have no image.
         learner: gives the class texts; where they depend on the image, those of the mean image are taken.
         images: (N, d) image features by the learner.
-        probabilities: (N, C) of the learner, the prior.
+        probabilities: (N, C), the prior; default: those of the texts, as of zero-shot CLIP.
     """
     device = next((tensor.device for tensor in (*learner.parameters(), *learner.buffers())), images.device)
-    images, prior = images.to(device), probabilities.to(device)
+    images, prior = images.to(device), None if probabilities is None else probabilities.to(device)
     if learner.text_depends_on_image:
         text = learner.text_features(None, images.mean(0, keepdim=True))[0]
     else:
